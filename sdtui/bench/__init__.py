@@ -1,0 +1,1 @@
+"""Measurements, as ratios in one run. Started by `sdtui bench` in a process of its own."""

@@ -1,0 +1,1 @@
+"""What this terminal can show: bytes in, no Textual."""

@@ -1,0 +1,1 @@
+"""The worker process: torch and diffusers live here."""
