@@ -1,0 +1,281 @@
+"""What is in a checkpoint on disk, without torch: where a model lies, and whether its files are whole.
+
+The safetensors format: 8 bytes little-endian header length, a JSON header that maps each tensor to dtype, shape and
+`data_offsets`, then the data (https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from sdtui.params import SHIPPED_MODEL
+from sdtui.text import format_bytes, safe_text
+
+MODEL_INDEX: Final = "model_index.json"
+MAX_HEADER_BYTES: Final = 100_000_000
+"""The limit of the safetensors library itself."""
+_MAX_CONFIG_BYTES: Final = 10_000_000
+"""Configurations are a few kB; the largest weight index known is 1 MB."""
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}")
+_DTYPE_BITS: Final = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+_WITHOUT_WEIGHTS: Final = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorPil", "Extractor")
+_OPTIONAL_COMPONENTS: Final = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+"""Loaded only when asked for."""
+_PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+class CheckpointError(Exception):
+    """A model that cannot be used; the text names the file, what is wrong, and what would be right."""
+
+
+@dataclass(frozen=True)
+class ModelOnDisk:
+    """A model that can be used without the network."""
+
+    name: str
+    """What to give as `model`."""
+    path: Path
+    source: Literal["shipped", "hub cache"]
+    pipeline_class: str
+    size_bytes: int
+    revision: str | None = None
+    problem: str = ""
+    """Why it cannot be loaded; empty when it can."""
+
+
+def shipped_model_dir() -> Path:
+    """The model that lies in the package."""
+    return Path(__file__).with_name("weights")
+
+
+def resolve_model(name: str) -> Path | str:
+    """A folder for the shipped model and for local ones, the id itself for a hub model. Raises `CheckpointError`.
+
+    A folder that exists wins over a hub id of the same spelling.
+    """
+    if name == SHIPPED_MODEL:
+        return shipped_model_dir()
+    shown = repr(safe_text(name, limit=80))
+    try:
+        path = Path(name).expanduser()
+        exists = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"Model {shown} is not a path that can be read: {safe_text(str(error))}") from error
+    if exists:
+        return path.absolute()
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise CheckpointError(f"Model folder {shown} does not exist. Name a diffusers folder, one with a {MODEL_INDEX}.")
+    if _HUB_ID.fullmatch(name):
+        return name
+    raise CheckpointError(
+        f"Model {shown} is neither a folder, nor a hub id such as owner/name, nor {SHIPPED_MODEL!r}, which ships with sdtui."
+    )
+
+
+def check_model_folder(path: Path) -> None:
+    """Whether a diffusers folder can be loaded, by its index, configurations and safetensors headers.
+
+    Raises `CheckpointError` naming the file. Reads no tensor: 2 GB of weights take a few milliseconds.
+    """
+    for component, (_, class_name) in components(path).items():
+        folder = path / component
+        if component in _OPTIONAL_COMPONENTS and not folder.is_dir():
+            continue
+        if not folder.is_dir():
+            raise CheckpointError(f"{_show(folder)} is missing: {MODEL_INDEX} says the model has a {component} ({class_name}).")
+        if not class_name.endswith(_WITHOUT_WEIGHTS):
+            _check_component(folder, optional=component in _OPTIONAL_COMPONENTS)
+        elif not any(folder.iterdir()):
+            raise CheckpointError(f"{_show(folder)} is empty; it should hold the {component} ({class_name}).")
+
+
+def components(path: Path) -> dict[str, tuple[str, str]]:
+    """The components that a folder's `model_index.json` names, each with library and class. Raises `CheckpointError`."""
+    if not path.exists():
+        raise CheckpointError(f"Model folder {_show(path)} does not exist.")
+    if not path.is_dir():
+        raise CheckpointError(f"{_show(path)} is a file; the model must be a diffusers folder, one with a {MODEL_INDEX}.")
+    index_path = path / MODEL_INDEX
+    if not index_path.is_file():
+        what = "is empty" if not any(path.iterdir()) else f"is not a diffusers model: it has no {MODEL_INDEX}"
+        raise CheckpointError(f"{_show(path)} {what}. A model folder holds {MODEL_INDEX}, unet/, vae/, text_encoder/ ...")
+    index = _read_json(index_path)
+    if not isinstance(index.get("_class_name"), str):
+        raise CheckpointError(f"{_show(index_path)} names no pipeline: `_class_name` is missing.")
+    return {
+        key: (value[0], value[1])
+        for key, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value) and _is_plain(key)
+    }
+
+
+def _is_plain(component: str) -> bool:
+    return component.isidentifier() and not component.startswith("_")
+
+
+def _check_component(folder: Path, *, optional: bool) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise CheckpointError(f"{_show(config)} is missing; without it the weights cannot be read.")
+    _read_json(config)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and not optional:
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+        if pickles:
+            raise CheckpointError(
+                f"{_show(folder / pickles[0])} is a pickle, which can run any code when it is read. Convert it to safetensors."
+            )
+        raise CheckpointError(f"{_show(folder)} holds no weights; a .safetensors file should be there.")
+    for file in weights:
+        safetensors_header(file)
+    for index in sorted(folder.glob("*.safetensors.index*.json")):
+        _check_shards(index)
+
+
+def _check_shards(index: Path) -> None:
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise CheckpointError(f"{_show(index)} has no `weight_map`.")
+    for shard in sorted({str(name) for name in shards.values()}):
+        if not (index.parent / shard).is_file():
+            raise CheckpointError(f"{_show(index.parent / shard)} is missing; {index.name} says part of the weights is in it.")
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: each tensor's dtype, shape and data offsets, and `__metadata__`.
+
+    Raises `CheckpointError` when the file is truncated, or is something else.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+                raise CheckpointError(
+                    f"{_show(path)} is truncated or not a safetensors file: it has {format_bytes(size)}, "
+                    f"and its first bytes promise a header of {length:,} bytes."
+                )
+            body = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{_show(path)} cannot be read: {error.strerror}.") from error
+    try:
+        header = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{_show(path)} is not a safetensors file: its header is not JSON.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{_show(path)} is not a safetensors file: its header is not a JSON object.")
+    _check_tensors(path, header, size - 8 - length)
+    return header
+
+
+def _check_tensors(path: Path, header: Mapping[str, Any], data_bytes: int) -> None:
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        where = f"{_show(path)}, tensor {safe_text(name, limit=80)!r}"
+        try:
+            begin, end = tensor["data_offsets"]
+            bits, shape = _DTYPE_BITS.get(tensor["dtype"]), [int(dimension) for dimension in tensor["shape"]]
+            begin, end = int(begin), int(end)
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{where}: the header does not say dtype, shape and data_offsets.") from error
+        if not 0 <= begin <= end or any(dimension < 0 for dimension in shape):
+            raise CheckpointError(f"{where}: the header's offsets or shape are impossible.")
+        if end > data_bytes:
+            raise CheckpointError(
+                f"{where}: the file is truncated. It should have {format_bytes(end - data_bytes)} more; fetch it again."
+            )
+        if bits and _count(shape) * bits != (end - begin) * 8:
+            raise CheckpointError(f"{where}: {end - begin:,} bytes do not fit shape {shape} of {tensor['dtype']}.")
+
+
+def _count(shape: list[int]) -> int:
+    count = 1
+    for dimension in shape:
+        count *= dimension
+    return count
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{_show(path)} is too large for a configuration: {format_bytes(path.stat().st_size)}.")
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{_show(path)} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{_show(path)} is not valid JSON: {safe_text(str(error), limit=120)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{_show(path)} should hold a JSON object.")
+    return found
+
+
+def _show(path: Path) -> str:
+    return safe_text(str(path), limit=300)
+
+
+# --- what there is --------------------------------------------------------------------------------------------------
+
+
+def hub_cache_dir() -> Path:
+    """Where huggingface_hub keeps what it downloaded, by the same variables that it reads."""
+    explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if explicit:
+        return Path(explicit).expanduser()
+    home = os.environ.get("HF_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (Path(home) if home else Path(cache) / "huggingface").expanduser() / "hub"
+
+
+def cached_models() -> list[ModelOnDisk]:
+    """The shipped model and every diffusers pipeline in the hub's cache, by name."""
+    shipped = _describe(SHIPPED_MODEL, shipped_model_dir(), "shipped", None)
+    found = [shipped] if shipped else []
+    cache = hub_cache_dir()
+    for repo in sorted(cache.glob("models--*--*")) if cache.is_dir() else []:
+        name = repo.name.removeprefix("models--").replace("--", "/", 1)
+        for revision, snapshot in _snapshots(repo):
+            model = _describe(name, snapshot, "hub cache", revision)
+            if model:
+                found.append(model)
+    return found
+
+
+def _snapshots(repo: Path) -> list[tuple[str | None, Path]]:
+    """The snapshots of a cached repository, each under its branch name (None for main) or commit."""
+    named: dict[str, str | None] = {}
+    refs = repo / "refs"
+    for ref in sorted(refs.rglob("*")) if refs.is_dir() else []:
+        if ref.is_file():
+            branch = str(ref.relative_to(refs))
+            commit = ref.read_text("utf-8", errors="replace").strip()
+            if named.get(commit, "") is not None:
+                named[commit] = None if branch == "main" else branch
+    snapshots = sorted((repo / "snapshots").glob("*"))
+    return [(named.get(snapshot.name, snapshot.name), snapshot) for snapshot in snapshots if snapshot.is_dir()]
+
+
+def _describe(name: str, path: Path, source: Literal["shipped", "hub cache"], revision: str | None) -> ModelOnDisk | None:
+    if not (path / MODEL_INDEX).is_file():
+        return None
+    problem, pipeline_class = "", ""
+    try:
+        pipeline_class = str(_read_json(path / MODEL_INDEX).get("_class_name", ""))
+        check_model_folder(path)
+    except CheckpointError as error:
+        problem = str(error)
+    return ModelOnDisk(name, path, source, safe_text(pipeline_class, limit=80), weight_bytes(path), revision, problem)
+
+
+def weight_bytes(path: Path) -> int:
+    """The size of all safetensors files in a model folder."""
+    return sum(file.stat().st_size for file in path.glob("*/*.safetensors") if file.is_file())
