@@ -313,6 +313,8 @@ def check_value(name: str, value: Any) -> str | None:
 
 def _check_text(field: ParamField, value: str) -> str | None:
     label = field.spec.label
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        return f"{label} holds bytes that are not UTF-8 text."
     if field.name == "scheduler" and find_scheduler(value) is None:
         return f"Scheduler {value[:40]!r} is not known; the nearest one is {nearest_scheduler(value)!r}."
     if field.name == "prompt" and not value.strip():

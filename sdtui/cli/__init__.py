@@ -1,1 +1,1 @@
-"""The commands. Never imports torch."""
+"""The commands, one module each, imported when it is called. Never imports torch."""

@@ -1,0 +1,99 @@
+"""The options of `sdtui generate`, made from the parameters, and the parameters made from what was given."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from sdtui.cli.output import EXIT_BAD_INPUT, CommandError
+from sdtui.params import BY_FIELD, FIELDS, MAX_PROMPT_CHARACTERS, GenerationParams, ParamField, check_params, parse_value
+from sdtui.protocol import Refused
+from sdtui.schedulers import SCHEDULERS
+
+
+class BadParams(CommandError):
+    """Parameters that cannot be right; the first problem's field is kept for `--json`."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message, EXIT_BAD_INPUT)
+        self.field = field
+
+    def as_refused(self) -> Refused:
+        """The same as the server would say it."""
+        return Refused(message=str(self), field=self.field)
+
+
+def parameter_options() -> list[inspect.Parameter]:
+    """One Typer option for each parameter but the prompt; values are text, None where not given."""
+    return [_option(field) for field in FIELDS if field.spec.flag]
+
+
+def _option(field: ParamField) -> inspect.Parameter:
+    flag = f"--{field.spec.flag}"
+    kind: Any = str | None
+    if field.kind == "bool":
+        kind, flag = bool | None, f"{flag}/--no-{field.spec.flag}"
+    option = typer.Option(flag, help=_help(field), show_default=False, metavar=_metavar(field))
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+
+
+def _metavar(field: ParamField) -> str | None:
+    if field.kind == "bool":
+        return None
+    if field.spec.unit:
+        return field.spec.unit.upper()
+    return {"int": "N", "float": "X", "str": "NAME"}[field.kind] if field.spec.group != "prompt" else "TEXT"
+
+
+def _help(field: ParamField) -> str:
+    extra = []
+    if field.name == "scheduler":
+        extra.append(f"One of {', '.join(spec.name for spec in SCHEDULERS)}.")
+    elif field.spec.choices:
+        extra.append(f"One of {', '.join(field.spec.choices)}.")
+    if field.spec.minimum is not None and field.spec.maximum is not None:
+        extra.append(f"{field.spec.minimum:g} to {field.spec.maximum:.16g}.")
+    if field.default not in (None, "", False):
+        extra.append(f"[{field.default}]")
+    return " ".join([field.spec.help, *extra])
+
+
+def params_from(prompt: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationParams:
+    """The parameters of a generation from the command line's texts. Raises `BadParams` naming every wrong option."""
+    values: dict[str, Any] = {**defaults, "prompt": prompt}
+    problems: list[tuple[str, str]] = []
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            values[name] = parse_value(name, value) if isinstance(value, str) else value
+        except ValueError as error:
+            problems.append((name, str(error)))
+    params = GenerationParams(**values)
+    unparsed = {name for name, _ in problems}
+    problems += [(problem.field, problem.message) for problem in check_params(params) if problem.field not in unparsed]
+    if problems:
+        raise BadParams("\n".join(f"{option_name(field)}: {message}" for field, message in problems), problems[0][0])
+    return params
+
+
+def option_name(field: str | None) -> str:
+    """A parameter as the command line calls it: `--steps`, or `PROMPT`; other names stay."""
+    known = BY_FIELD.get(field or "")
+    if known is None:
+        return f"--{field}"
+    return f"--{known.spec.flag}" if known.spec.flag else known.name.upper()
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt itself; `-` means all of stdin."""
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.read(MAX_PROMPT_CHARACTERS + 2).removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise BadParams(f"PROMPT: stdin is not UTF-8 text: {error.reason} at byte {error.start}.", "prompt") from error
