@@ -136,6 +136,6 @@ def _fail(error: BaseException, message: str, code: int, debug: bool, detail: st
         sys.stderr.write(safe_text("".join(traceback.format_exception(error)), multiline=True))
         if detail:
             sys.stderr.write(safe_text(detail, multiline=True).rstrip() + "\n")
-    for line in message.splitlines() or [""]:
-        output.note(f"sdtui: {line}")
+    for number, line in enumerate(message.splitlines() or [""]):
+        output.note(f"sdtui: {line}" if number == 0 else f"       {line}")
     return code

@@ -21,12 +21,12 @@ async def connected(*, subscribe: bool = False, previews: bool = False, start: b
     """A connected client; the server is started where none answers and `start` says so. Raises `CommandError`."""
     try:
         client = await Client.connect(name="cli", subscribe=subscribe, previews=previews, start=start)
+        try:
+            yield client
+        finally:
+            await client.close()
     except ServerUnavailable as error:
         raise CommandError(str(error)) from error
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 async def ask(client: Client, command: Message, wanted: type[Answer]) -> Answer:

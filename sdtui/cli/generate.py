@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from sdtui.cli.follow import Follower
-from sdtui.cli.options import BadParams, option_name, parameter_options, params_from, read_prompt
+from sdtui.cli.options import BadParams, option_name, parameter_options, params_from, read_prompt, with_model_path
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, CommandError, note, result_json
 from sdtui.cli.screen import Screen
 from sdtui.cli.start import settings_or_error
@@ -51,7 +51,7 @@ def generate(
     """
     settings = settings_or_error()
     try:
-        params = params_from(read_prompt(prompt), given, {"model": settings.general.model})
+        params = with_model_path(params_from(read_prompt(prompt), given, {"model": settings.general.model}))
     except BadParams as error:
         if json:
             result_json(as_json(error.as_refused()))

@@ -5,12 +5,24 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
+from sdtui.checkpoint import CheckpointError, check_model_folder, resolve_model
 from sdtui.cli.output import EXIT_BAD_INPUT, CommandError
-from sdtui.params import BY_FIELD, FIELDS, MAX_PROMPT_CHARACTERS, GenerationParams, ParamField, check_params, parse_value
+from sdtui.params import (
+    BY_FIELD,
+    FIELDS,
+    MAX_PROMPT_CHARACTERS,
+    SHIPPED_MODEL,
+    GenerationParams,
+    ParamField,
+    check_params,
+    parse_value,
+)
 from sdtui.protocol import Refused
 from sdtui.schedulers import SCHEDULERS
 
@@ -79,6 +91,22 @@ def params_from(prompt: str, given: Mapping[str, Any], defaults: Mapping[str, An
     if problems:
         raise BadParams("\n".join(f"{option_name(field)}: {message}" for field, message in problems), problems[0][0])
     return params
+
+
+def with_model_path(params: GenerationParams) -> GenerationParams:
+    """The same with a model folder's path made absolute, since the server has its own directory. Raises `BadParams`.
+
+    A folder is checked here, so that a broken one shows before a worker is started for it.
+    """
+    try:
+        found = resolve_model(params.model)
+        if isinstance(found, Path):
+            check_model_folder(found)
+    except CheckpointError as error:
+        raise BadParams(f"{option_name('model')}: {error}", "model") from error
+    if params.model == SHIPPED_MODEL or isinstance(found, str):
+        return params
+    return msgspec.structs.replace(params, model=str(found))
 
 
 def option_name(field: str | None) -> str:

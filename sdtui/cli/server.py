@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
-import psutil
 import typer
 
 from sdtui.cli.connection import ask, connected
-from sdtui.cli.output import EXIT_DONE, EXIT_FAILED, CommandError, note, result, result_json, table
-from sdtui.protocol import ServerStatus, Shutdown, Status
+from sdtui.cli.output import EXIT_DONE, CommandError, note, result, result_json, table
+from sdtui.protocol import ServerStatus, Status
+from sdtui.server.client import ServerUnavailable, read_server_log, stop_server
 from sdtui.settings import server_log_path
 from sdtui.text import format_seconds
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Start, stop or look at the server.")
-_STOP_S: Final = 15.0
-"""The worker is given some seconds to end; the server leaves after it."""
 
 
 @app.command()
@@ -62,51 +58,24 @@ def status(json: Annotated[bool, typer.Option("--json", help="As one JSON object
 def stop() -> int:
     """Stop the server; a running job is cancelled, queued jobs stay queued."""
     try:
-        pid = asyncio.run(_shut_down())
-    except CommandError as error:
-        note(f"{error}")
-        return EXIT_DONE
-    deadline = time.monotonic() + _STOP_S
-    while _runs(pid):
-        if time.monotonic() > deadline:
-            raise CommandError(f"The server (process id {pid}) still runs after {_STOP_S:.0f} s; end it with: kill {pid}")
-        time.sleep(0.02)
-    note(f"The server (process id {pid}) has stopped.")
+        pid = asyncio.run(stop_server())
+    except ServerUnavailable as error:
+        raise CommandError(str(error)) from error
+    note(f"The server (process id {pid}) has stopped." if pid else "No server is running.")
     return EXIT_DONE
 
 
 @app.command()
 def log(lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 50) -> int:
     """Print the end of the server's log."""
-    path = server_log_path()
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            last = deque(file, maxlen=lines)
-    except FileNotFoundError:
-        raise CommandError(f"There is no log yet at {path}; the server writes it when it starts.", EXIT_FAILED) from None
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.") from error
+    last = read_server_log(lines)
+    if not last:
+        note(f"Nothing is logged at {server_log_path()}; the server writes there from its start.")
     for line in last:
-        result(line.rstrip("\n"))
+        result(line)
     return EXIT_DONE
 
 
 async def _status(*, start: bool) -> ServerStatus:
     async with connected(start=start) as client:
         return await ask(client, Status(), ServerStatus)
-
-
-async def _shut_down() -> int:
-    """Ask the server to leave and wait until the connection ends; its process id."""
-    async with connected(start=False) as client:
-        await client.send(Shutdown())
-        async for _ in client.events():
-            continue
-        return client.welcome.pid
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
