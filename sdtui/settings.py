@@ -64,6 +64,8 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """CPU threads for torch; 0: all cores."""
     offline: bool = False
     """Never ask the hub, use the cache alone."""
+    command: str = ""
+    """How the server starts the worker, such as `nice -n 5 python -m sdtui.worker`; empty: with its own Python."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,328 @@
+"""The server: clients on one side, queue, history and worker on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import sdtui
+from sdtui.protocol import (
+    JOB_ENDS,
+    PROTOCOL_VERSION,
+    Cancel,
+    Heartbeat,
+    Hello,
+    JobEvent,
+    Jobs,
+    ListJobs,
+    LoadModel,
+    Message,
+    PreviewReady,
+    ProtocolError,
+    QueueChanged,
+    Refused,
+    Replay,
+    ServerStatus,
+    Shutdown,
+    Status,
+    Submit,
+    Welcome,
+    WorkerDied,
+    WorkerReady,
+    encode,
+    read_message,
+)
+from sdtui.server import endpoint
+from sdtui.server.connection import Connection
+from sdtui.server.queue import JobQueue
+from sdtui.server.replay import fitting, replay
+from sdtui.server.store import Store, is_recorded
+from sdtui.server.supervisor import Supervisor
+from sdtui.settings import Settings
+
+HELLO_TIMEOUT_S: Final = 5.0
+"""A client says hello at once; who connects and stays silent would hold a place."""
+MAX_LISTED_JOBS: Final = 1000
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """One user's server. `serve` runs until `stop` is called, a client asks for it, or nobody needs it any more."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        worker_command: Sequence[str],
+        worker_log: Path,
+        server_log: Path,
+        hello_timeout_s: float = HELLO_TIMEOUT_S,
+        worker_umask: int = -1,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._server_log = server_log
+        self._hello_timeout_s = hello_timeout_s
+        self._started_at = time.monotonic()
+        self._idle_since = time.monotonic()
+        self._leave: asyncio.TimerHandle | None = None
+        self._stop = asyncio.Event()
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._socket_path = ""
+        self.supervisor = Supervisor(worker_command, worker_log, self, umask=worker_umask)
+        self.queue = JobQueue(store, self.supervisor, self.publish, settings.server.max_queued)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Take clients on a bound socket until told to stop, then end everything in order."""
+        self._socket_path = listener.getsockname()
+        self.queue.restore(await self._store.recover())
+        self.supervisor.start()
+        server = await asyncio.start_unix_server(self._on_client, sock=listener, backlog=128)
+        log.info("server %s (pid %d) listens on %s", sdtui.__version__, os.getpid(), self._socket_path)
+        self._note_activity()
+        try:
+            await self._stop.wait()
+        finally:
+            server.close()
+            await self._end()
+
+    def stop(self, why: str) -> None:
+        """Begin an orderly stop."""
+        log.info("stopping: %s", why)
+        self._stop.set()
+
+    async def _end(self) -> None:
+        """The running job is cancelled, the worker ends, clients get what is left for them."""
+        if self._leave is not None:
+            self._leave.cancel()
+        await self.queue.stop()
+        await self.supervisor.stop()
+        self.queue.end_running()
+        await self._store.close()
+        await asyncio.gather(*(connection.close() for connection in self._connections))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        log.info("stopped")
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pid, uid = endpoint.peer_credentials(writer.get_extra_info("socket"))
+        if uid != os.getuid():
+            log.warning("a process of user %d (pid %d) is turned away: this server is user %d's", uid, pid, os.getuid())
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        connection = Connection(writer, pid)
+        try:
+            await self._converse(connection, reader)
+        except ProtocolError as error:
+            log.warning("%s is dropped: %s", connection, error)
+            connection.send(Refused(message=f"That is no message of sdtui's: {error}"))
+        except OSError as error:
+            log.info("%s is gone: %s", connection, error)
+        finally:
+            self._connections.discard(connection)
+            self._note_activity()
+            await connection.close()
+
+    async def _converse(self, connection: Connection, reader: asyncio.StreamReader) -> None:
+        try:
+            async with asyncio.timeout(self._hello_timeout_s):
+                hello = await read_message(reader)
+        except TimeoutError:
+            log.warning("%s is dropped: it did not say hello within %.0f s", connection, self._hello_timeout_s)
+            return
+        if hello is None:
+            return
+        refused = self._check_hello(hello)
+        if refused is not None or not isinstance(hello, Hello):
+            log.warning("%s is refused: %s", connection, refused.message if refused else "no hello")
+            connection.send(refused or Refused(message="The first message must be a hello."))
+            return
+        connection.hello = hello
+        self._welcome(connection)
+        while (message := await read_message(reader)) is not None:
+            if not await self._carry_out(connection, message):
+                return
+
+    def _check_hello(self, hello: Message) -> Refused | None:
+        if not isinstance(hello, Hello):
+            return Refused(message=f"The first message must be a hello, not {type(hello).__name__}.")
+        if hello.protocol != PROTOCOL_VERSION:
+            return Refused(
+                message=f"The running server (sdtui {sdtui.__version__}, pid {os.getpid()}) speaks protocol {PROTOCOL_VERSION}, "
+                f"this client {hello.protocol}. Stop it with `sdtui server stop`; the next start takes the installed version."
+            )
+        if len(self._connections) >= self._settings.server.max_clients:
+            limit = self._settings.server.max_clients
+            return Refused(
+                message=f"The server has {limit} clients, which is its limit (max_clients in [server] of the settings)."
+            )
+        return None
+
+    def _welcome(self, connection: Connection) -> None:
+        connection.counts = connection.subscribed
+        connection.send(
+            Welcome(
+                protocol=PROTOCOL_VERSION,
+                version=sdtui.__version__,
+                pid=os.getpid(),
+                worker=self.supervisor.stage,
+                model=self.supervisor.model,
+                jobs=fitting(self.queue.rows()),
+            )
+        )
+        self._connections.add(connection)
+        self._note_activity()
+        running = self.queue.running
+        if running is not None and running.preview is not None and connection.subscribed:
+            connection.send_preview(encode(running.preview))
+
+    async def _carry_out(self, connection: Connection, command: Message) -> bool:
+        """Do what a client asks; False when it talks nonsense and must go."""
+        if not isinstance(command, Status):
+            connection.counts = True
+            self._note_activity()
+        refused: Refused | None = None
+        match command:
+            case Submit():
+                refused = await self._submit(connection, command)
+            case Cancel(job=job):
+                refused = await self.queue.cancel(job)
+            case ListJobs(limit=limit):
+                rows = await self._store.jobs(max(0, min(limit, MAX_LISTED_JOBS)))
+                connection.send(Jobs(jobs=fitting(rows)))
+            case Replay(job=job):
+                self._start_replay(connection, job)
+            case Status():
+                connection.send(self._status())
+            case LoadModel():
+                self.supervisor.load(command)
+            case Shutdown():
+                self.stop(f"{connection} asked for it")
+            case _:
+                log.warning("%s is dropped: it sent a %s, which is no command", connection, type(command).__name__)
+                connection.send(Refused(message=f"{type(command).__name__} is not for a client to send here."))
+                return False
+        if refused is not None:
+            log.info("%s: refused: %s", connection, refused.message)
+            connection.send(refused)
+        return True
+
+    async def _submit(self, connection: Connection, submit: Submit) -> Refused | None:
+        connection.jobs.add(submit.job)  # before it is queued: the first events come at once
+        refused = await self.queue.submit(submit)
+        if refused is not None:
+            connection.jobs.discard(submit.job)
+        return refused
+
+    def _start_replay(self, connection: Connection, job: str) -> None:
+        if job in connection.replaying:
+            return
+        task = asyncio.create_task(replay(connection, self._store, job, self.queue.has))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _status(self) -> ServerStatus:
+        running = self.queue.running
+        return ServerStatus(
+            version=sdtui.__version__,
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - self._started_at,
+            idle_s=0.0 if self._needed else time.monotonic() - self._idle_since,
+            idle_timeout_s=self._settings.server.idle_timeout_s,
+            clients=len(self._connections),
+            queued=len(self.queue.waiting),
+            running=None if running is None else running.submit.job,
+            worker_pid=self.supervisor.pid,
+            worker=self.supervisor.stage,
+            socket=self._socket_path,
+            database=str(self._store.path),
+            log=str(self._server_log),
+        )
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def publish(self, event: Message) -> None:
+        """Record an event if it belongs to a job's record, and send it to everybody who follows."""
+        frame = encode(event)
+        job: str | None = getattr(event, "job", None)
+        if job is not None and is_recorded(event):
+            self._store.record(event, job, frame)
+        for connection in list(self._connections):
+            if isinstance(event, PreviewReady):
+                if connection.follows(event.job):
+                    connection.send_preview(frame)
+                continue
+            if connection.follows(job) if job is not None else self._wants(connection, event):
+                connection.send_frame(frame)
+        if isinstance(event, JOB_ENDS):
+            self._forget(event.job)
+        if isinstance(event, QueueChanged):
+            self._note_activity()
+
+    @staticmethod
+    def _wants(connection: Connection, event: Message) -> bool:
+        """Who only follows its own jobs still wants to know what the worker does before they begin."""
+        return connection.subscribed or (bool(connection.jobs) and not isinstance(event, Heartbeat | QueueChanged))
+
+    def _forget(self, job: str) -> None:
+        for connection in self._connections:
+            connection.forget_preview()
+            if job not in connection.replaying:
+                connection.jobs.discard(job)
+
+    # --- the worker -------------------------------------------------------------------------------------------------
+
+    def first_model(self) -> LoadModel:
+        """What a new worker should load: what the next job needs, else the last good model, else the one of the settings."""
+        return self.queue.first_model() or self.supervisor.last_load or LoadModel(model=self._settings.general.model)
+
+    def on_worker_event(self, event: Message) -> None:
+        """Pass on what the worker says."""
+        if isinstance(event, JobEvent | Refused):
+            self.queue.on_job_event(event)
+            return
+        self.publish(event)
+        if isinstance(event, WorkerReady):
+            self.queue.advance()
+
+    def on_worker_died(self, event: WorkerDied) -> None:
+        """Tell everybody; the running job ends with it."""
+        self.publish(event)
+        self.queue.on_worker_died(event)
+
+    def on_worker_given_up(self, event: WorkerDied) -> None:
+        """Tell everybody; no job can run."""
+        self.on_worker_died(event)
+        self.queue.fail_waiting(event)
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _needed(self) -> bool:
+        return self.queue.busy or any(connection.counts for connection in self._connections)
+
+    def _note_activity(self) -> None:
+        """Start or stop the clock that runs while nobody needs the server."""
+        if self._needed:
+            if self._leave is not None:
+                self._leave.cancel()
+                self._leave = None
+        elif self._leave is None and not self._stop.is_set():
+            self._idle_since = time.monotonic()
+            timeout_s = self._settings.server.idle_timeout_s
+            self._leave = asyncio.get_running_loop().call_later(timeout_s, self.stop, f"nobody needed it for {timeout_s:.0f} s")
