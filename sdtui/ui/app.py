@@ -1,0 +1,156 @@
+"""The app: composes, registers, starts and stops. What happens on a screen is the screen's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from sdtui.settings import Settings, SettingsError, nearest, save_setting
+from sdtui.ui.bindings import key_text
+from sdtui.ui.feed import Connect, Feed
+from sdtui.ui.screens import SCREENS
+from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
+
+
+class SdtuiApp(App[None]):
+    """Stable Diffusion in the terminal."""
+
+    TITLE = "sdtui"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    DEFAULT_MODE = SCREENS[0].name
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-normal"), (190, "-wide")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (32, "-tall")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "show_help", "Help", id="app.help", tooltip="Every key", priority=True),
+        Binding("ctrl+p", "command_palette", "Commands", id="app.commands", tooltip="Find a command by its name", priority=True),
+        Binding("ctrl+t", "choose_theme", "Theme", id="app.theme", tooltip="Choose the colours", priority=True),
+        Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave; jobs go on", priority=True),
+        *(
+            Binding(
+                f"alt+{number}",
+                f"show_screen('{entry.name}')",
+                entry.label,
+                show=False,
+                id=f"app.{entry.name}",
+                tooltip=entry.purpose,
+                priority=True,
+            )
+            for number, entry in enumerate(SCREENS, start=1)
+        ),
+    ]
+
+    def __init__(self, settings: Settings, *, connect: Connect | None = None) -> None:
+        self._settings = settings
+        self._complaints: list[str] = []
+        super().__init__()
+        self._feed = Feed(connect or _connect_to_server)
+        self._still: Any = None
+        for entry in SCREENS:
+            self.add_mode(entry.name, partial(self._make_screen, entry.name))
+        self._register_themes()
+        self.set_keymap(settings.keymap)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own variables, for themes that do not state them."""
+        return VARIABLE_DEFAULTS
+
+    def get_key_display(self, binding: Binding) -> str:
+        """How a key is written."""
+        return binding.key_display or key_text(binding.key)
+
+    def get_default_screen(self) -> Screen[Any]:
+        """The first screen."""
+        return self._make_screen(SCREENS[0].name)
+
+    def _make_screen(self, name: str) -> Screen[Any]:
+        entry = next(entry for entry in SCREENS if entry.name == name)
+        return entry.make(self._settings, self._feed, self._still)
+
+    def on_mount(self) -> None:
+        """The first frame comes first, then the connection."""
+        self.call_after_refresh(self._start)
+
+    def _start(self) -> None:
+        for complaint in self._complaints:
+            self.notify(complaint, title="Theme", severity="warning", timeout=15, markup=False)
+        self._complaints.clear()
+        self.run_worker(self._feed.run(), name="feed", exit_on_error=False)
+
+    # --- themes ----------------------------------------------------------------------------------------------------
+
+    def _register_themes(self) -> None:
+        for path in theme_files():
+            try:
+                self.register_theme(load_theme(path))
+            except SettingsError as error:
+                self._complaints.append(str(error))
+        chosen = self._settings.general.theme
+        if chosen not in self.own_themes:
+            self._complaints.append(f"Theme {chosen!r} is not known; {nearest(chosen, self.own_themes)}")
+            chosen = DEFAULT_THEME
+        if chosen in self.own_themes:
+            self.theme = chosen
+
+    @property
+    def own_themes(self) -> list[str]:
+        """The names of the themes from files; Textual's own do not know our variables."""
+        return sorted(name for name, theme in self.available_themes.items() if "mat" in theme.variables)
+
+    async def action_choose_theme(self) -> None:
+        """Choose the colours, looking at each."""
+        from sdtui.ui.screens.chooser import Chooser
+
+        before = self.theme
+
+        def take(name: str | None) -> None:
+            self.theme = name or before
+            if name is not None:
+                self._save_theme(name)
+
+        await self.push_screen(Chooser("Theme", [(name, name) for name in self.own_themes], before), take)
+
+    def on_chooser_looked(self, message: Any) -> None:
+        """Show the theme under the cursor; other lists have no theme names in them."""
+        if message.chooser_title == "Theme" and message.value in self.own_themes:
+            self.theme = message.value
+
+    def _save_theme(self, name: str) -> None:
+        try:
+            save_setting("general", "theme", name)
+        except SettingsError as error:
+            self.notify(str(error), title="Theme", severity="error", markup=False)
+
+    # --- screens and commands --------------------------------------------------------------------------------------
+
+    async def action_show_screen(self, name: str) -> None:
+        """Go to a screen by its name."""
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        if name != self.current_mode:
+            await self.switch_mode(name)
+
+    async def action_show_help(self) -> None:
+        """Every key."""
+        from sdtui.ui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            await self.push_screen(HelpScreen(self.screen, self._settings.keymap))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        from sdtui.ui.commands import commands
+
+        yield from commands(self, screen, self._settings)
+
+
+async def _connect_to_server(*, name: str, subscribe: bool = True, previews: bool = False) -> Any:
+    from sdtui.server.client import Client
+
+    return await Client.connect(name=name, subscribe=subscribe, previews=previews)

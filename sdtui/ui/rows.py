@@ -1,0 +1,215 @@
+"""What the step log shows: events as rows of text. Rows hold facts; they are laid out only when a line is on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from sdtui.protocol import (
+    ImageSaved,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    JobQueued,
+    JobStarted,
+    Message,
+    ModelFailed,
+    ModelLoaded,
+    PromptTokens,
+    StageFinished,
+    StepFinished,
+    TensorFact,
+    WorkerDied,
+    WorkerReady,
+)
+from sdtui.schedulers import BY_NAME
+from sdtui.text import count_noun, format_bytes, format_seconds, safe_text
+
+Span = tuple[str, str]
+"""Text and its tone: `text`, `muted`, `accent`, `success`, `warning`, `error`."""
+WIDE: Final = 66
+"""Cells from which a step shows what the network said and the memory too."""
+_TEXT_LIMIT: Final = 2000
+_NAME: Final = 12
+_TENSOR_NAMES: Final = {
+    "prompt_embeds": "embeddings",
+    "negative_prompt_embeds": "negative",
+    "prompt_embeds (uncond, text)": "guidance",
+}
+
+
+class LogRow(Protocol):
+    """One line of the log."""
+
+    def spans(self, width_cells: int) -> Sequence[Span]:
+        """The line laid out for a width; it may be longer, the log cuts it."""
+        ...
+
+
+class NoteRow(msgspec.Struct, frozen=True):
+    """A sentence."""
+
+    text: str
+    tone: str = "muted"
+
+    def spans(self, width_cells: int) -> Sequence[Span]:  # noqa: ARG002 - a sentence has no columns
+        """The sentence."""
+        return ((self.text, self.tone),)
+
+
+class FactRow(msgspec.Struct, frozen=True):
+    """A name, what is known of it, and how long it took at the right."""
+
+    name: str
+    fact: str
+    note: str = ""
+    elapsed_s: float | None = None
+    shorter: tuple[str, ...] = ()
+    """What to write instead of the note where it does not fit, longest first."""
+
+    def spans(self, width_cells: int) -> Sequence[Span]:
+        """Name and fact in columns, the time right-aligned."""
+        time = format_seconds(self.elapsed_s) if self.elapsed_s is not None else ""
+        room = width_cells - _NAME - len(self.fact) - len(time) - 2
+        note = self.note if len(self.note) <= room else next((n for n in self.shorter if len(n) <= room), "")
+        gap = " " * max(1, width_cells - _NAME - len(self.fact) - 1 - len(note) - len(time))
+        return (
+            (f"{self.name:<{_NAME}}", "accent"),
+            (self.fact, "text"),
+            (f" {note}{gap}", "muted"),
+            (time, "text"),
+        )
+
+
+class StepHead(msgspec.Struct, frozen=True):
+    """The names of the columns that `StepRow` fills."""
+
+    def spans(self, width_cells: int) -> Sequence[Span]:
+        """The column names, right-aligned as the figures are."""
+        text = f"{'step':>4} {'t':>4} {'σ':>6}  {'x0 mean':>7} {'std':>5} {'|Δ|':>6} {'ms':>5}"
+        if width_cells >= WIDE:
+            text += f" {'ε std':>6} {'x std':>6} {'prev':>5} {'memory':>8}"
+        return ((text, "muted"),)
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """One denoising step: timestep, sigma, x0 prediction, guidance difference, time."""
+
+    step: StepFinished
+
+    def spans(self, width_cells: int) -> Sequence[Span]:
+        """The figures in columns."""
+        step = self.step
+        first = f"{step.step_index + 1:>4} {step.timestep:>4.0f} {_figure(step.sigma, 6, 3)}  "
+        middle = f"{_figure(step.denoised.mean, 7, 3)} {_figure(step.denoised.std, 5, 2)} {_figure(step.guidance_norm, 6, 3)}"
+        last = f" {step.elapsed_s * 1000:>5.0f}"
+        if width_cells >= WIDE:
+            last += f" {_figure(step.noise_pred.std, 6, 3)} {_figure(step.latents.std, 6, 3)}"
+            last += f" {step.preview_s * 1000:>5.1f} {format_bytes(step.memory_bytes):>8}"
+        return ((first, "muted"), (middle, "text"), (last, "muted"))
+
+
+def _figure(value: float | None, width: int, digits: int) -> str:
+    if value is None:
+        return f"{'–':>{width}}"
+    text = f"{value:.{digits}f}"
+    if len(text) > width:
+        text = f"{value:.{max(0, digits - (len(text) - width))}f}"
+    return f"{text:>{width}}" if len(text) <= width else f"{value:>{width}.0e}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as torch writes it: `[1, 4, 16, 16]`."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def row_text(row: LogRow, width_cells: int = 100) -> str:
+    """A row as plain text, for copying."""
+    return "".join(text for text, _ in row.spans(width_cells)).rstrip()
+
+
+def rows_for(event: Message) -> list[LogRow]:
+    """The rows an event adds to the log; none for events that the log leaves out."""
+    match event:
+        case StepFinished():
+            return [StepRow(event)]
+        case StageFinished():
+            return _stage_rows(event)
+        case PromptTokens():
+            return _token_rows(event)
+        case JobQueued(position=position) if position > 0:
+            return [NoteRow(f"queued, {count_noun(position, 'job')} before it")]
+        case JobStarted():
+            return [_start_row(event)]
+        case ImageSaved():
+            name = safe_text(event.path.rpartition("/")[2], limit=_TEXT_LIMIT)
+            return [FactRow("saved", name, format_bytes(event.size_bytes), event.elapsed_s)]
+        case JobFinished():
+            memory = f", {format_bytes(event.peak_memory_bytes)} at most" if event.peak_memory_bytes else ""
+            return [NoteRow(f"done in {format_seconds(event.elapsed_s)}{memory}", "success")]
+        case JobCancelled():
+            return [NoteRow(f"cancelled within {format_seconds(event.latency_s)}", "warning")]
+        case JobFailed():
+            return [NoteRow(line, "error") for line in safe_text(event.message, multiline=True, limit=_TEXT_LIMIT).splitlines()]
+        case _:
+            return _worker_rows(event)
+
+
+def _worker_rows(event: Message) -> list[LogRow]:
+    match event:
+        case WorkerReady():
+            return [NoteRow(f"torch {event.torch}, diffusers {event.diffusers}, {safe_text(event.device_name or event.device)}")]
+        case ModelLoaded(info=info):
+            total = sum(info.parameters.values())
+            return [FactRow("model", safe_text(info.model), f"{total / 1e6:,.1f} M parameters", event.elapsed_s)]
+        case ModelFailed():
+            return [NoteRow(safe_text(event.message, limit=_TEXT_LIMIT), "error")]
+        case WorkerDied():
+            return [NoteRow(f"the worker ended: {safe_text(event.reason, limit=_TEXT_LIMIT)}; a new one starts", "error")]
+        case _:
+            return []
+
+
+def _start_row(event: JobStarted) -> LogRow:
+    params = event.params
+    scheduler = BY_NAME[params.scheduler].label if params.scheduler in BY_NAME else params.scheduler
+    return NoteRow(f"seed {event.seed}, {params.num_inference_steps} steps of {safe_text(scheduler)}", "accent")
+
+
+def _stage_rows(event: StageFinished) -> list[LogRow]:
+    if event.stage in ("tokens", "save"):
+        return []  # PromptTokens and ImageSaved say more
+    rows: list[LogRow] = []
+    elapsed: float | None = event.elapsed_s
+    for tensor in event.tensors:
+        name = event.stage if event.stage != "embeddings" else _TENSOR_NAMES.get(tensor.name, tensor.name)
+        notes = _tensor_notes(tensor)
+        rows.append(FactRow(safe_text(name), shape_text(tensor.shape), notes[0], elapsed, shorter=notes[1:]))
+        elapsed = None
+    if not rows:
+        rows.append(FactRow(safe_text(event.stage), safe_text(event.detail, limit=_TEXT_LIMIT), elapsed_s=event.elapsed_s))
+    return rows
+
+
+def _tensor_notes(tensor: TensorFact) -> tuple[str, ...]:
+    """What else is known of a tensor, at length and shorter."""
+    note = safe_text(tensor.note).replace("x init_noise_sigma ", "×")
+    spread = f"mean {tensor.mean:.2f} std {tensor.std:.2f}" if tensor.mean is not None and tensor.std is not None else ""
+    dtype = safe_text(tensor.dtype.removeprefix("torch."))
+    full = "  ".join(part for part in (dtype, spread, note) if part)
+    brief = note or (f"std {tensor.std:.2f}" if tensor.std is not None else "")
+    return full, "  ".join(part for part in (dtype, brief) if part), brief
+
+
+def _token_rows(event: PromptTokens) -> list[LogRow]:
+    which = "tokens" if event.which == "prompt" else "negative"
+    words = " ".join(safe_text(word) for word in event.words)
+    rows: list[LogRow] = [
+        FactRow(which, f"[1, {event.max_tokens}]", f"{len(event.ids)} used", event.elapsed_s),
+        NoteRow(" " * _NAME + words),
+    ]
+    if event.cut_off:
+        rows.append(NoteRow(f"not read: {safe_text(event.cut_off, limit=_TEXT_LIMIT)}", "warning"))
+    return rows

@@ -1,0 +1,34 @@
+"""The screens there are, in the order of their keys. The header's strip, the keys and the commands derive from this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+    from sdtui.settings import Settings
+    from sdtui.ui.feed import Feed
+
+
+class ScreenEntry(msgspec.Struct, frozen=True):
+    """One screen: its name, its label, and how it is made."""
+
+    name: str
+    label: str
+    purpose: str
+    make: Callable[[Settings, Feed, Any], Screen[Any]]
+
+
+def _make_create(settings: Settings, feed: Feed, still: Any) -> Screen[Any]:
+    from sdtui.ui.screens.create import CreateScreen
+
+    return CreateScreen(settings, feed, still=still)
+
+
+SCREENS: Final[tuple[ScreenEntry, ...]] = (
+    ScreenEntry("create", "Create", "Write a prompt and see the picture form", _make_create),
+)

@@ -1,0 +1,314 @@
+"""The Create screen: write a prompt, set the parameters, see the picture form."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.events import DescendantFocus
+from textual.getters import query_one
+from textual.screen import Screen
+from textual.widgets import Static
+
+from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
+from sdtui.protocol import Cancel, LoadModel, ModelInfo, PreviewOptions, Submit, new_job_id
+from sdtui.settings import Settings, history_path, output_dir
+from sdtui.text import count_noun
+from sdtui.tokens import TokenCounter, TokenizerError
+from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
+from sdtui.ui.following import Following
+from sdtui.ui.history import PromptHistory
+from sdtui.ui.screens import SCREENS
+from sdtui.ui.screens.create_events import show_event, show_state
+from sdtui.ui.widgets.field import FieldRow
+from sdtui.ui.widgets.form import Form
+from sdtui.ui.widgets.header import HeaderLine
+from sdtui.ui.widgets.key_line import KeyLine
+from sdtui.ui.widgets.preview.picture import Picture
+from sdtui.ui.widgets.preview.surface import Surface
+from sdtui.ui.widgets.progress import ProgressLine
+from sdtui.ui.widgets.prompt import PromptBox
+from sdtui.ui.widgets.step_log import StepLog
+from sdtui.ui.widgets.tab_line import TabLine
+
+PANES: Final = (("picture", "Picture"), ("steps", "Steps"), ("form", "Settings"))
+_PROMPTS: Final = {"prompt": "What should be seen?", "negative_prompt": "What should not be seen?"}
+
+
+class CreateScreen(Screen[None]):
+    """Owns what is followed and hands it down; its widgets know nothing of each other."""
+
+    CSS_PATH = "create.tcss"
+    AUTO_FOCUS = "#prompt"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f5,ctrl+j", "generate", "Generate", id="create.generate", priority=True, tooltip="Make the picture"),
+        Binding("ctrl+x", "cancel", "Cancel", id="create.cancel", priority=True, tooltip="Stop the job within the current step"),
+        Binding("f2", "reset_field", "Reset field", show=False, id="create.reset", tooltip="Put the field back to its default"),
+        Binding("f3", "randomise_seed", "Random seed", id="create.seed", tooltip="Draw a seed and keep it"),
+        Binding("f4", "lock_seed", "Lock seed", id="create.lock", tooltip="Keep the last seed, or draw one for each job"),
+        Binding("f8", "retry", "Reconnect", show=False, id="create.retry", tooltip="Try to reach the server now"),
+        Binding("alt+left", "turn_pane(-1)", show=False, id="create.pane_before", tooltip="Narrow terminals: the pane before"),
+        Binding("alt+right", "turn_pane(1)", show=False, id="create.pane_after", tooltip="Narrow terminals: the pane after"),
+    ]
+    header = query_one("#header", HeaderLine)
+    prompt = query_one("#prompt", PromptBox)
+    negative = query_one("#negative-prompt", PromptBox)
+    form = query_one("#form", Form)
+    picture = query_one("#picture", Picture)
+    steps = query_one("#steps", StepLog)
+    progress = query_one("#progress", ProgressLine)
+    help_line = query_one("#help", Static)
+
+    def __init__(self, settings: Settings, feed: Feed, *, still: type[Surface] | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.feed = feed
+        self.following = Following()
+        self.model: ModelInfo | None = None
+        self._still = still
+        self._counter_folder: str | None = None
+
+    def compose(self) -> ComposeResult:
+        """The mock of the design, in the order of the tab key."""
+        yield HeaderLine([(entry.name, entry.label) for entry in SCREENS], "create", id="header")
+        with Container(id="body"):
+            with Vertical(id="left"):
+                with Container(id="prompts"):
+                    for name, placeholder in _PROMPTS.items():
+                        history = PromptHistory(
+                            history_path().with_name(f"{name}s.jsonl") if name != "prompt" else history_path()
+                        )
+                        yield PromptBox(BY_FIELD[name].spec.label, name, history, placeholder)
+                yield TabLine(PANES, id="tabs")
+                yield Form(self.settings.general.model, id="form")
+            yield Picture(still=self._still, id="picture")
+            yield StepLog(id="steps")
+        yield ProgressLine(id="progress")
+        yield Static(id="help", markup=False)
+        yield KeyLine(id="keys")
+
+    def on_mount(self) -> None:
+        """Ask for events; the connection itself is made after the first frame."""
+        self.set_class(True, f"-tab-{PANES[0][0]}")
+        self.feed.listen(self)
+        self.feed.view(self.picture)
+
+    # --- what comes in ---------------------------------------------------------------------------------------------
+
+    def on_feed_state(self, message: FeedState) -> None:
+        """The connection changed."""
+        show_state(self, message)
+        self.refresh_bindings()
+
+    def on_feed_event(self, message: FeedEvent) -> None:
+        """The server told something."""
+        show_event(self, message.event)
+
+    def take_model(self, info: ModelInfo) -> None:
+        """A model is in memory."""
+        self.model = info
+        self.header.set_model(info)
+        self.form.set_model(info)
+        if info.tokenizer_dir != self._counter_folder:
+            self._counter_folder = info.tokenizer_dir
+            if info.tokenizer_dir:
+                self.run_worker(self._load_counter(info.tokenizer_dir, info.max_tokens), exclusive=True, exit_on_error=False)
+
+    async def _load_counter(self, folder: str, max_tokens: int) -> None:
+        try:
+            counter: TokenCounter | None = await asyncio.to_thread(TokenCounter.load, Path(folder), max_tokens)
+        except TokenizerError as error:
+            self.notify(str(error), title="Token counter", severity="warning", markup=False)
+            counter = None
+        self.prompt.set_counter(counter)
+        self.negative.set_counter(counter)
+
+    def send(self, *commands: Any) -> None:
+        """Send commands in order, without waiting; a lost server is said."""
+
+        async def deliver() -> None:
+            try:
+                for command in commands:
+                    await self.feed.send(command)
+            except NotConnected as error:
+                self.notify(str(error), title="Not sent", severity="error", markup=False)
+
+        self.run_worker(deliver(), exit_on_error=False)
+
+    # --- what the user does ----------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Cancel while there is something to cancel; while not, ctrl+x cuts text as usual."""
+        if action == "cancel":
+            return self.following.can_cancel or None  # None: shown, but dim
+        return super().check_action(action, parameters)
+
+    async def action_generate(self) -> None:
+        """Check everything, then queue the job; with a problem, go to the field and say what is wrong."""
+        params, problems = self.read_params()
+        if problems:
+            self.show_problem(problems[0].field, problems[0].message)
+            return
+        job = new_job_id()
+        preview = self.settings.preview
+        command = Submit(
+            job=job,
+            params=params,
+            output_dir=str(output_dir(self.settings)),
+            name_pattern=self.settings.general.name_pattern,
+            preview=PreviewOptions(
+                method=preview.method,
+                max_per_s=preview.max_per_s,
+                max_px=self.picture.wanted_px(),
+                budget=preview.budget,
+            ),
+        )
+        try:
+            await self.feed.send(command)
+        except NotConnected as error:
+            self.notify(f"{error} F8 tries again.", title="Not started", severity="error", markup=False)
+            return
+        self._remember(params)
+        if self.following.submit(job):
+            self.begin_following(job)
+        else:
+            self.notify("Queued behind the job at work.", markup=False)
+
+    def read_params(self) -> tuple[GenerationParams, list[Problem]]:
+        """What is to be generated, and everything that is wrong with it."""
+        values, problems = self.form.values()
+        for box in (self.negative, self.prompt):
+            message = check_value(box.field, box.text)
+            box.show_error(message or "")
+            if message:
+                problems.insert(0, Problem(box.field, message))
+            values[box.field] = box.text
+        return GenerationParams(**values), problems
+
+    def _remember(self, params: GenerationParams) -> None:
+        try:
+            self.prompt.past.add(params.prompt)
+            self.negative.past.add(params.negative_prompt)
+        except OSError as error:
+            self.notify(f"The prompt history could not be written: {error.strerror}", severity="warning", markup=False)
+
+    def begin_following(self, job: str) -> None:
+        """Show this job from now on."""
+        self.picture.job = job
+        self.picture.clear("Waiting for the first step.")
+        self.steps.clear()
+        self.progress.wait_for("queued")
+        self.refresh_bindings()
+
+    def show_problem(self, name: str, message: str) -> None:
+        """Go to a field and say what is wrong with it."""
+        if name in _PROMPTS:
+            box = self.prompt if name == "prompt" else self.negative
+            box.show_error(message)
+            box.focus()
+        else:
+            self.query_one(TabLine).active = "form"
+            self.form.show_problem(name, message)
+        self._say_help(message, wrong=True)
+        if self.has_class("-narrow"):
+            self.notify(message, severity="error", markup=False)
+
+    def action_cancel(self) -> None:
+        """Stop the followed job."""
+        if self.following.job is not None:
+            self.send(Cancel(job=self.following.job))
+            self.progress.wait_for("cancelling")
+
+    def action_reset_field(self) -> None:
+        """Put the focused field back to its default."""
+        row = self._focused_row()
+        if row is not None:
+            self.form.reset_field(row.field.name)
+        elif isinstance(self.focused, PromptBox):
+            self.focused.load_text("")
+
+    def action_reset_form(self) -> None:
+        """Put every field back to its default; the prompts stay."""
+        self.form.reset()
+
+    def action_randomise_seed(self) -> None:
+        """Draw a seed and keep it."""
+        self.form.randomise_seed()
+
+    def action_lock_seed(self) -> None:
+        """Keep the last seed, or draw one for each job."""
+        self.notify("The seed is kept." if self.form.toggle_seed_lock() else "Each job draws its own seed.", markup=False)
+
+    def action_retry(self) -> None:
+        """Try to reach the server now."""
+        self.feed.retry()
+
+    def action_load_model(self) -> None:
+        """Load the model that the form names, before it is needed."""
+        values, problems = self.form.values()
+        wrong = [problem for problem in problems if BY_FIELD[problem.field].spec.group == "model"]
+        if wrong:
+            self.show_problem(wrong[0].field, wrong[0].message)
+            return
+        self.send(LoadModel(**{name: values[name] for name in ("model", "revision", "variant", "dtype", "device")}))
+
+    def action_turn_pane(self, by: int) -> None:
+        """The pane before or after, in narrow terminals."""
+        self.query_one(TabLine).action_turn(by)
+
+    # --- small things ----------------------------------------------------------------------------------------------
+
+    @on(TabLine.Chosen)
+    def _show_pane(self, event: TabLine.Chosen) -> None:
+        for pane, _ in PANES:
+            self.set_class(pane == event.pane, f"-tab-{pane}")
+
+    @on(Form.Changed)
+    def _field_changed(self, event: Form.Changed) -> None:
+        row = self._focused_row()
+        if row is not None and row.field.name == event.name:
+            self._say_help(event.problem or row.help, wrong=bool(event.problem))
+
+    @on(PromptBox.Changed)
+    def _prompt_changed(self, event: PromptBox.Changed) -> None:
+        box = event.text_area
+        if isinstance(box, PromptBox) and box.error:
+            message = check_value(box.field, box.text) or ""
+            box.show_error(message)
+            self._say_help(message or BY_FIELD[box.field].spec.help, wrong=bool(message))
+
+    @on(PromptBox.Refused)
+    def _paste_refused(self, event: PromptBox.Refused) -> None:
+        self.notify(event.reason, title="Not pasted", severity="error", markup=False)
+
+    @on(StepLog.Copied)
+    def _copied(self, event: StepLog.Copied) -> None:
+        lines = event.text.count("\n") + 1
+        self.notify(f"{count_noun(lines, 'row')} copied.", markup=False)
+
+    @on(DescendantFocus)
+    def _focus_moved(self) -> None:
+        row = self._focused_row()
+        if row is not None:
+            self._say_help(row.error or row.help, wrong=bool(row.error))
+        elif isinstance(self.focused, PromptBox):
+            box = self.focused
+            self._say_help(box.error or BY_FIELD[box.field].spec.help, wrong=bool(box.error))
+        elif isinstance(self.focused, StepLog):
+            self._say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest.")
+        else:
+            self._say_help("")
+
+    def _focused_row(self) -> FieldRow | None:
+        parent = self.focused.parent if self.focused is not None else None
+        return parent if isinstance(parent, FieldRow) else None
+
+    def _say_help(self, text: str, *, wrong: bool = False) -> None:
+        self.help_line.set_class(wrong, "-wrong")
+        self.help_line.update(Content(text))

@@ -1,0 +1,230 @@
+"""The form: every parameter but the prompts, derived from `params.FIELDS`, checked as one types."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.message import Message
+from textual.widgets import Static
+
+from sdtui.params import (
+    BY_FIELD,
+    FIELDS,
+    RANDOM_SEEDS,
+    GenerationParams,
+    ParamField,
+    Problem,
+    check_size,
+    check_value,
+    parse_value,
+)
+from sdtui.protocol import ModelInfo
+from sdtui.schedulers import MODEL_DEFAULT, SIGMAS
+from sdtui.ui.widgets.field import FieldRow, default_text
+
+GROUPS: Final = {"main": "", "size": "", "advanced": "Batches and text", "model": "Model"}
+"""The groups in the order they are shown, with a heading where one helps. The last two are mounted after the first frame."""
+_LATE: Final = ("advanced", "model")
+LOCK: Final = "⚿"
+
+
+def fields_of(group: str) -> list[ParamField]:
+    """The fields of a group, in the order of the parameters."""
+    return [field for field in FIELDS if field.spec.group == group]
+
+
+class Form(VerticalScroll, can_focus=False):
+    """Holds the text of every field, and what is wrong with it."""
+
+    class Changed(Message):
+        """A field changed; `problem` is what is wrong with it now."""
+
+        def __init__(self, name: str, problem: str | None) -> None:
+            super().__init__()
+            self.name = name
+            self.problem = problem
+
+    def __init__(self, model: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.border_title = "Settings"
+        self._defaults = {field.name: default_text(field) for field in FIELDS if field.spec.group != "prompt"}
+        self._defaults["model"] = model
+        self._rows: dict[str, FieldRow] = {}
+        self._model: ModelInfo | None = None
+        self._last_seed: int | None = None
+
+    def compose(self) -> ComposeResult:
+        """The fields that are used most; the others follow when the app is on the screen."""
+        for group in GROUPS:
+            if group not in _LATE:
+                yield from self._make_rows(group)
+
+    def on_mount(self) -> None:
+        """The seed says what empty means; the rest comes after the first frame."""
+        self._describe()
+        self.call_after_refresh(self._mount_late)
+
+    async def _mount_late(self) -> None:
+        for group in _LATE:
+            await self.mount(Static(GROUPS[group], classes="group", markup=False), *self._make_rows(group))
+        self._describe()
+
+    def _make_rows(self, group: str) -> list[FieldRow]:
+        rows = [FieldRow(field, self._defaults[field.name]) for field in fields_of(group)]
+        self._rows |= {row.field.name: row for row in rows}
+        return rows
+
+    def row(self, name: str) -> FieldRow | None:
+        """The row of a parameter, None before it is mounted."""
+        return self._rows.get(name)
+
+    def text(self, name: str) -> str:
+        """What is written in a field."""
+        row = self._rows.get(name)
+        return row.text if row is not None else self._defaults[name]
+
+    def values(self) -> tuple[dict[str, Any], list[Problem]]:
+        """The value of every field that has a good one, and every problem, in the order of the fields."""
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for name in self._defaults:
+            try:
+                values[name] = self._value(name)
+            except ValueError as error:
+                problems.append(Problem(name, str(error)))
+        return values, problems
+
+    def _value(self, name: str) -> Any:
+        """The value of one field. Raises `ValueError` with a sentence for the user."""
+        value = parse_value(name, self.text(name))
+        problem = check_value(name, value) or self._check_with_model(name, value)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    def _check_with_model(self, name: str, value: Any) -> str | None:
+        """What the loaded model cannot take; another model may, so only for the model that is named in the form."""
+        info = self._model
+        if info is None or self.text("model").strip() != info.model:
+            return None
+        if name in ("width", "height"):
+            return check_size(name, value, info.size_multiple_px)
+        if name == "scheduler" and value != MODEL_DEFAULT:
+            choice = next((choice for choice in info.schedulers if choice.name == value), None)
+            if choice is None:
+                return f"{info.model} cannot be used with scheduler {value!r}."
+            return f"{choice.label} needs the package {choice.missing}: pip install {choice.missing}." if choice.missing else None
+        return None
+
+    def on_field_row_changed(self, event: FieldRow.Changed) -> None:
+        """Check what was typed."""
+        event.stop()
+        name = event.row.field.name
+        if name == "scheduler":
+            self._offer_sigmas()
+        if name == "seed":
+            event.row.mark = LOCK if event.row.text.strip() else ""
+        for checked in ("width", "height", "scheduler") if name == "model" else ():
+            self._check(checked)
+        self.post_message(self.Changed(name, self._check(name)))
+
+    def _check(self, name: str) -> str | None:
+        row = self._rows.get(name)
+        if row is None:
+            return None
+        try:
+            self._value(name)
+        except ValueError as error:
+            row.error = str(error)
+        else:
+            row.error = ""
+        return row.error or None
+
+    def set_model(self, info: ModelInfo) -> None:
+        """A model is loaded: what it can take is known now."""
+        self._model = info
+        self._describe()
+        for name in ("width", "height", "scheduler"):
+            self._check(name)
+
+    def set_last_seed(self, seed: int) -> None:
+        """The seed that a job uses."""
+        self._last_seed = seed
+        self._describe()
+
+    def _describe(self) -> None:
+        info = self._model
+        placeholders: dict[str, tuple[str, int | None]] = {"seed": ("random", self._last_seed)}
+        if info is not None:
+            placeholders["width"] = (f"{info.default_width_px}", info.default_width_px)
+            placeholders["height"] = (f"{info.default_height_px}", info.default_height_px)
+            self._offer_schedulers(info)
+        for name, row in self._rows.items():
+            if row.field.optional:
+                row.set_placeholder(*placeholders.get(name, ("the model's" if name in ("width", "height") else "none", None)))
+
+    def _offer_schedulers(self, info: ModelInfo) -> None:
+        row = self._rows.get("scheduler")
+        if row is not None:
+            own = next(
+                (choice.label for choice in info.schedulers if choice.name == info.default_scheduler), info.default_scheduler
+            )
+            row.set_choices(
+                [
+                    (MODEL_DEFAULT, f"{own} (default)"),
+                    *((choice.name, choice.label) for choice in info.schedulers if choice.missing is None),
+                ]
+            )
+            self._offer_sigmas()
+
+    def _offer_sigmas(self) -> None:
+        """Only the spacings that the chosen scheduler has here."""
+        row = self._rows.get("sigmas")
+        if row is None or self._model is None:
+            return
+        name = self.text("scheduler")
+        name = self._model.default_scheduler if name == MODEL_DEFAULT else name
+        offered = next((choice.sigmas for choice in self._model.schedulers if choice.name == name), SIGMAS)
+        row.set_choices([(sigmas, sigmas) for sigmas in offered])
+        if row.text not in offered:
+            row.text = "default"
+
+    def show_problem(self, name: str, message: str) -> None:
+        """Show a problem that was found elsewhere, and go to the field."""
+        row = self._rows.get(name)
+        if row is not None:
+            row.error = message
+            row.editor.focus()
+
+    def reset_field(self, name: str) -> None:
+        """Back to the default."""
+        if (row := self._rows.get(name)) is not None:
+            row.text = self._defaults[name]
+
+    def reset(self) -> None:
+        """Every field back to its default."""
+        for name in self._rows:
+            self.reset_field(name)
+
+    def randomise_seed(self) -> None:
+        """Draw a seed and keep it."""
+        self._rows["seed"].text = str(random.randrange(RANDOM_SEEDS))
+
+    def toggle_seed_lock(self) -> bool:
+        """Keep the last seed, or let each job draw its own; whether it is kept now."""
+        row = self._rows["seed"]
+        if row.text.strip():
+            row.text = ""
+            return False
+        row.text = str(self._last_seed if self._last_seed is not None else random.randrange(RANDOM_SEEDS))
+        return True
+
+    def load(self, params: GenerationParams) -> None:
+        """Write the values of `params` into the fields."""
+        for name, row in self._rows.items():
+            value = getattr(params, name)
+            shown = "" if value is None else ("yes" if value else "no") if BY_FIELD[name].kind == "bool" else value
+            row.text = f"{shown:g}" if isinstance(shown, float) else str(shown)

@@ -1,0 +1,1 @@
+"""The picture: one interface for whatever can show it, and the ways there are."""

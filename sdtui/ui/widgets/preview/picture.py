@@ -1,0 +1,91 @@
+"""The picture's box: previews while a job runs, then the finished picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from sdtui.protocol import ImageSaved, PreviewReady
+from sdtui.text import format_bytes, safe_text
+from sdtui.ui.feed import FeedFrame
+from sdtui.ui.widgets.preview.halfcell import HalfCellSurface
+from sdtui.ui.widgets.preview.rate import Rate
+from sdtui.ui.widgets.preview.surface import Frame, Surface
+
+
+class Picture(Vertical):
+    """Shows the previews of one job, and its pictures when they are on disk."""
+
+    def __init__(self, *, still: type[Surface] | None = None, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.border_title = "Picture"
+        self.job: str | None = None
+        """Only frames of this job are shown; the screen sets it."""
+        self._still_type = still
+        self._live: Surface = HalfCellSurface(id="live")
+        self._still: Surface | None = None
+        self._rate = Rate()
+
+    def compose(self) -> ComposeResult:
+        """The live surface, and words where there is no picture yet."""
+        yield Static(id="no-picture", markup=False)
+        yield self._live
+
+    def on_mount(self) -> None:
+        """Nothing to see yet."""
+        self.clear()
+
+    def clear(self, words: str = "The picture forms here.\nF5 starts.") -> None:
+        """Show words instead of a picture."""
+        self._live.clear()
+        self._show_still(False)
+        self.query_one("#no-picture", Static).update(Content(words))
+        self.set_class(True, "-empty")
+        self.border_subtitle = ""
+        self._rate = Rate()
+
+    def wanted_px(self) -> int:
+        """The longer side of previews that this box can make use of."""
+        return self._live.wanted_px(self.content_size.width, self.content_size.height)
+
+    def on_feed_frame(self, message: FeedFrame) -> None:
+        """A preview arrived; previews of other jobs are passed over."""
+        message.stop()
+        if message.event.job == self.job:
+            self._show_preview(message.event)
+
+    def _show_preview(self, event: PreviewReady) -> None:
+        if len(event.rgb) != event.width_px * event.height_px * 3 or not event.rgb:
+            return
+        self.set_class(False, "-empty")
+        self._show_still(False)
+        self._live.show_frame(Frame(event.width_px, event.height_px, event.rgb))
+        rate = self._rate.tick()
+        shown = f"{rate:>2.0f} fps" if rate is not None else "      "
+        self.border_subtitle = Content(f"x0 · {event.method} · {shown} · {format_bytes(len(event.rgb))}")
+
+    def show_saved(self, event: ImageSaved) -> None:
+        """A finished picture is on disk."""
+        path = Path(event.path)
+        self.set_class(False, "-empty")
+        self._live.show_file(path)
+        if self._still_type is not None:
+            self._show_still(True)
+            assert self._still is not None  # noqa: S101 - made by the line above
+            self._still.show_file(path)
+        self.border_subtitle = Content(safe_text(path.name, limit=60))
+
+    def _show_still(self, visible: bool) -> None:
+        if visible and self._still is None and self._still_type is not None:
+            self._still = self._still_type(id="still")
+            self.mount(self._still)
+        self.set_class(visible and self._still is not None, "-still")
+
+    def on_surface_failed(self, message: Surface.Failed) -> None:
+        """A picture on disk cannot be read: say so, keep what is shown."""
+        message.stop()
+        self.notify(f"{message.path.name}: {message.reason}", title="Picture", severity="error", markup=False)
