@@ -278,11 +278,10 @@ def save_png(image: Image.Image, directory: Path, pattern: str, record: ImageRec
             os.fsync(file.fileno())
         return _give_name(temporary, directory, stem)
     except OSError as error:
+        _discard(temporary)  # first, so that the free space is told as it is without it
         _raise_output_error(directory, error, len(data))
     finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
+        _discard(temporary)
 
 
 def _png_bytes(image: Image.Image, record: ImageRecord) -> bytes:
@@ -294,6 +293,12 @@ def _png_bytes(image: Image.Image, record: ImageRecord) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def _discard(temporary: Path | None) -> None:
+    if temporary is not None:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _create_temporary(directory: Path) -> tuple[Path, int]:

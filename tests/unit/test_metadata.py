@@ -7,8 +7,10 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import struct
+import subprocess
 import threading
 import zlib
 from collections.abc import Iterator
@@ -328,6 +330,26 @@ def test_the_users_umask_decides_who_may_read_the_picture(tmp_path: Path) -> Non
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 kB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(directory)]
+    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    if not mounted:
+        pytest.skip("this user may not mount a small disk; the simulated one is tested beside it")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_a_real_full_disk_is_said_with_what_is_free_and_leaves_nothing(tiny_disk: Path) -> None:
+    noise = Image.frombytes("RGB", (128, 128), os.urandom(128 * 128 * 3))
+    with pytest.raises(OutputError, match=r"full: the picture needs 50 kB, 41 kB are free"):
+        save_png(noise, tiny_disk, "cat", RECORD)
+    assert not list(tiny_disk.iterdir())
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
