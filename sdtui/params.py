@@ -301,10 +301,11 @@ def check_value(name: str, value: Any) -> str | None:
     if value is None:
         return None if field.optional else f"{label} may not be empty."
     if field.kind in ("int", "float"):
-        number = float(value)
         low, high = field.spec.minimum, field.spec.maximum
-        if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
-            return f"{label} must be{_range_text(field)}; it is {value}."
+        # no float(value): an int may be too large for it
+        finite = isinstance(value, int) or math.isfinite(value)
+        if not finite or (low is not None and value < low) or (high is not None and value > high):
+            return f"{label} must be{_range_text(field)}; it is {str(value)[:40]}."
         return None
     if field.kind == "str":
         return _check_text(field, value)

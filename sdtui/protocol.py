@@ -37,7 +37,7 @@ class TruncatedFrame(ProtocolError):
 
 
 class MalformedFrame(ProtocolError):
-    """A whole frame whose bytes are no known message."""
+    """A whole frame whose bytes are no known message, or a message that has no bytes."""
 
 
 def _tag(name: str) -> str:
@@ -315,6 +315,7 @@ class JobQueued(Message, frozen=True, kw_only=True):
     job: str
     params: GenerationParams
     position: int
+    """How many jobs come before it, the running one among them; 0 begins at once."""
 
 
 class JobStarted(Message, frozen=True, kw_only=True):
@@ -460,8 +461,11 @@ _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(AnyMessa
 
 
 def encode(message: Message) -> bytes:
-    """The frame of a message. Raises `FrameTooLarge`."""
-    body = _encoder.encode(message)
+    """The frame of a message. Raises `FrameTooLarge`, and `MalformedFrame` for text that is no Unicode (lone surrogates)."""
+    try:
+        body = _encoder.encode(message)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise MalformedFrame(f"A {type(message).__name__} cannot be sent: {error}.") from error
     if len(body) > MAX_FRAME_BYTES:
         raise FrameTooLarge(f"A {type(message).__name__} of {len(body):,} bytes is above the limit of {MAX_FRAME_BYTES:,}.")
     return _LENGTH.pack(len(body)) + body

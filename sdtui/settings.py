@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-import tomlkit
 from msgspec import Meta
 from platformdirs import user_cache_path, user_config_path, user_data_path, user_pictures_path, user_state_path
 
@@ -136,13 +135,14 @@ def output_dir(settings: Settings) -> Path:
 def runtime_dir() -> Path:
     """A directory of the user's own, mode 0700, for the socket; made if missing.
 
-    `XDG_RUNTIME_DIR`, else `sdtui-<uid>` in the temporary directory. Raises `SettingsError` when what lies there
-    belongs to somebody else, is a link, or is open to others: a socket in it could be swapped.
+    `XDG_RUNTIME_DIR` where it is absolute, as its specification demands, else `sdtui-<uid>` in the temporary directory.
+    Raises `SettingsError` when what lies there belongs to somebody else, is a link, or is open to others: a socket in it
+    could be swapped.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(base) / APP if base else Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
+    base = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    path = base / APP if base.is_absolute() else Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
     try:
-        path.mkdir(mode=0o700, parents=bool(base), exist_ok=True)
+        path.mkdir(mode=0o700, parents=base.is_absolute(), exist_ok=True)
         found = path.lstat()
     except OSError as error:
         raise SettingsError(
@@ -172,11 +172,15 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     _check_keys(raw, path)
-    _apply_environment(raw, environ)
+    try:
+        msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: {_readable(error)}") from error
+    from_environment = _apply_environment(raw, environ)
     try:
         return msgspec.convert(raw, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{path}: {_readable(error)}") from error
+        raise SettingsError(f"The environment ({', '.join(from_environment)}): {_readable(error)}") from error
 
 
 def _readable(error: msgspec.ValidationError) -> str:
@@ -205,27 +209,45 @@ def nearest(name: str, known: Any) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}."
 
 
-def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """Put the values of the environment in; the names of the variables that were there."""
+    names = []
     for section, kind in _SECTIONS.items():
         for key in kind.__struct_fields__:
-            value = environ.get(f"SDTUI_{section}_{key}".upper())
-            if value is not None:
-                raw.setdefault(section, {})[key] = value
+            name = f"SDTUI_{section}_{key}".upper()
+            if name in environ:
+                raw.setdefault(section, {})[key] = environ[name]
+                names.append(name)
+    return names
 
 
 def save_setting(section: str, key: str, value: str | int | float | bool, path: Path | None = None) -> None:
-    """Write one value into the settings file; the user's comments and order stay. Raises `SettingsError`."""
+    """Write one value into the settings file; the user's comments and order stay.
+
+    Raises `SettingsError`, also for a value or a file that could not be read back; then nothing is written.
+    """
+    import tomlkit  # late: it takes longer to import than everything else here, and most runs only read
+
     path = path or settings_path()
     try:
         document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
+        _check_keys(document, path)
         document.setdefault(section, tomlkit.table())[key] = value
+        _check_keys(document, path)
+        msgspec.convert(document.unwrap(), Settings)
         write_atomically(path, tomlkit.dumps(document).encode())
-    except (OSError, tomlkit.exceptions.TOMLKitError) as error:
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: {_readable(error)}") from error
+    except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise SettingsError(f"{path} could not be written: {error}") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name in the same directory, then rename: readers see all of it or nothing."""
+    """Write `data` under a temporary name in the same directory, then rename: readers see all of it or nothing.
+
+    A link is followed: settings often lie in a repository of dotfiles.
+    """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

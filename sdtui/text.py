@@ -30,7 +30,7 @@ def safe_text(text: str, *, multiline: bool = False, limit: int | None = None) -
     if not multiline:
         clean = clean.replace("\n", " ").replace("\t", " ")
     if limit is not None and len(clean) > limit:
-        clean = clean[: max(0, limit - 1)] + "…"
+        clean = clean[: limit - 1] + "…" if limit > 0 else ""
     return clean
 
 
@@ -50,18 +50,18 @@ def format_bytes(count: int) -> str:
         return f"{count} B"
     if count < 1 << 20:
         return f"{count / 1000:.0f} kB"
-    if count < 1 << 30:
+    if round(count / (1 << 20)) < 1024:
         return f"{count / (1 << 20):.0f} MiB"
     return f"{count / (1 << 30):.1f} GiB"
 
 
 def format_seconds(seconds: float) -> str:
     """A duration for people: `0.4 ms`, `48 ms`, `1.2 s`, `2 min 05 s`."""
-    if seconds < 0.01:
+    if round(seconds * 1000, 1) < 10:
         return f"{seconds * 1000:.1f} ms"
-    if seconds < 1:
+    if round(seconds * 1000) < 1000:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
