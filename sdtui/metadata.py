@@ -289,7 +289,8 @@ def _png_bytes(image: Image.Image, record: ImageRecord) -> bytes:
 
     info = PngInfo()
     info.add_text(A1111_KEY, infotext(record))  # iTXt by itself where latin-1 does not do
-    info.add_text(OUR_KEY, json.dumps(msgspec.to_builtins(record), separators=(",", ":")))
+    ours = msgspec.to_builtins(record, enc_hook=str)  # str, for versions that are of a class of their own (torch's)
+    info.add_text(OUR_KEY, json.dumps(ours, separators=(",", ":")))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()

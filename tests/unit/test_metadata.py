@@ -206,6 +206,15 @@ def test_our_json_is_ascii_so_no_reader_prints_a_control_sequence(tmp_path: Path
     assert text.isascii() and text.isprintable()
 
 
+def test_a_version_of_a_class_of_its_own_is_written_as_text(tmp_path: Path) -> None:
+    class TorchVersion(str):
+        """As torch.__version__ is."""
+
+    path = save_png(picture(), tmp_path, "{seed}", record(torch=TorchVersion("2.13.0+cpu")))
+    read = read_png(path).record
+    assert read is not None and read.torch == "2.13.0+cpu"
+
+
 @pytest.mark.parametrize(("prompt", "kind"), [("café", b"tEXt"), ("猫", b"iTXt")])
 def test_parameters_are_latin_1_text_where_that_does_and_utf_8_else(tmp_path: Path, prompt: str, kind: bytes) -> None:
     data = save_png(picture(), tmp_path, "{seed}", record(prompt=prompt)).read_bytes()
