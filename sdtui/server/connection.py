@@ -8,11 +8,10 @@ import logging
 from typing import Final
 
 from sdtui.protocol import Hello, Message, encode
+from sdtui.server.limits import Limits
 from sdtui.server.outbox import Outbox, OutboxFull
 from sdtui.text import safe_text
 
-SEND_TIMEOUT_S: Final = 30.0
-"""A terminal may be suspended or its link may stall for a while; after this the client can as well connect anew."""
 _WRITE_BUFFER_BYTES: Final = 64 * 1024
 """What asyncio may hold back: little, so that a preview which is outdated is still ours to replace."""
 log = logging.getLogger(__name__)
@@ -21,10 +20,11 @@ log = logging.getLogger(__name__)
 class Connection:
     """A client's outgoing side, and what it asked for."""
 
-    def __init__(self, writer: asyncio.StreamWriter, pid: int, outbox: Outbox | None = None) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, pid: int, limits: Limits) -> None:
+        self._send_s = limits.send_s
         self._writer = writer
         self._writer.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self._outbox = outbox or Outbox()
+        self._outbox = Outbox(limits.outbox_bytes, limits.outbox_frames)
         self._sender = asyncio.create_task(self._send_all())
         self.pid = pid
         self.hello: Hello | None = None
@@ -102,8 +102,8 @@ class Connection:
             while (frame := await self._outbox.get()) is not None:
                 self._writer.write(frame)
                 try:
-                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                    async with asyncio.timeout(self._send_s):
                         await self._writer.drain()
                 except TimeoutError:
-                    self.drop(f"it has not read for {SEND_TIMEOUT_S:.0f} s")
+                    self.drop(f"it has not read for {self._send_s:.0f} s")
                     return

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
-
-MAX_BYTES: Final = 8 * 1024 * 1024
-"""About 20,000 step events; who is further behind than that will not catch up."""
-MAX_FRAMES: Final = 50_000
 
 
 class OutboxFull(Exception):
@@ -18,7 +13,7 @@ class OutboxFull(Exception):
 class Outbox:
     """First in, first out; of previews only the latest is kept, and it goes when nothing else waits."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_frames: int = MAX_FRAMES) -> None:
+    def __init__(self, max_bytes: int, max_frames: int) -> None:
         self._max_bytes = max_bytes
         self._max_frames = max_frames
         self._frames: deque[bytes] = deque()

@@ -29,13 +29,10 @@ from sdtui.protocol import (
     Submit,
     WorkerDied,
 )
+from sdtui.server.limits import Limits
 from sdtui.server.store import Store
 from sdtui.text import safe_text
 
-CANCEL_S: Final = 2.0
-"""The worker stops within a step; one that has not after this is ended."""
-CANCEL_WHILE_LOADING_S: Final = 10.0
-"""Imports and weights on their way into memory cannot be stopped in the middle."""
 _JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The name goes into file names and onto command lines."""
 _MAX_PREVIEW_PX: Final = 1024
@@ -89,10 +86,11 @@ class Job:
 class JobQueue:
     """Jobs that wait, and the one that runs. `emit` records and sends an event."""
 
-    def __init__(self, store: Store, worker: Worker, emit: Callable[[Message], None], max_queued: int) -> None:
+    def __init__(self, store: Store, worker: Worker, emit: Callable[[Message], None], limits: Limits, max_queued: int) -> None:
         self._store = store
         self._worker = worker
         self._emit = emit
+        self._limits = limits
         self._max_queued = max_queued
         self._arriving: set[str] = set()
         self._stopping = False
@@ -134,7 +132,7 @@ class JobQueue:
             self._cancel_running(self.running)
             self._free.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._free.wait(), CANCEL_S)
+                await asyncio.wait_for(self._free.wait(), self._limits.cancel_s)
 
     def end_running(self) -> None:
         """The worker was taken from under the running job."""
@@ -197,7 +195,7 @@ class JobQueue:
         if running.cancelled_at is not None:
             return
         running.cancelled_at = time.monotonic()
-        patience_s = CANCEL_WHILE_LOADING_S if self._worker.loading else CANCEL_S
+        patience_s = self._limits.cancel_while_loading_s if self._worker.loading else self._limits.cancel_s
         running.deadline = asyncio.get_running_loop().call_later(patience_s, self._force_end, running, patience_s)
         self._worker.send(Cancel(job=running.submit.job))
 

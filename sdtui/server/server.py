@@ -34,20 +34,20 @@ from sdtui.protocol import (
     Submit,
     Welcome,
     WorkerDied,
+    WorkerEvent,
     WorkerReady,
     encode,
     read_message,
 )
 from sdtui.server import endpoint
 from sdtui.server.connection import Connection
+from sdtui.server.limits import Limits
 from sdtui.server.queue import JobQueue
 from sdtui.server.replay import fitting, replay
 from sdtui.server.store import Store, is_recorded
 from sdtui.server.supervisor import Supervisor
 from sdtui.settings import Settings
 
-HELLO_TIMEOUT_S: Final = 5.0
-"""A client says hello at once; who connects and stays silent would hold a place."""
 MAX_LISTED_JOBS: Final = 1000
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,13 @@ class Server:
         worker_command: Sequence[str],
         worker_log: Path,
         server_log: Path,
-        hello_timeout_s: float = HELLO_TIMEOUT_S,
         worker_umask: int = -1,
+        limits: Limits | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._server_log = server_log
-        self._hello_timeout_s = hello_timeout_s
+        self._limits = limits or Limits()
         self._started_at = time.monotonic()
         self._idle_since = time.monotonic()
         self._leave: asyncio.TimerHandle | None = None
@@ -77,14 +77,14 @@ class Server:
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._socket_path = ""
-        self.supervisor = Supervisor(worker_command, worker_log, self, umask=worker_umask)
-        self.queue = JobQueue(store, self.supervisor, self.publish, settings.server.max_queued)
+        self.supervisor = Supervisor(worker_command, worker_log, self, self._limits, umask=worker_umask)
+        self.queue = JobQueue(store, self.supervisor, self.publish, self._limits, settings.server.max_queued)
 
     async def serve(self, listener: socket.socket) -> None:
         """Take clients on a bound socket until told to stop, then end everything in order."""
         self._socket_path = listener.getsockname()
         self.queue.restore(await self._store.recover())
-        self.supervisor.start()
+        self.supervisor.start().add_done_callback(self._on_supervisor_ended)
         server = await asyncio.start_unix_server(self._on_client, sock=listener, backlog=128)
         log.info("server %s (pid %d) listens on %s", sdtui.__version__, os.getpid(), self._socket_path)
         self._note_activity()
@@ -98,6 +98,12 @@ class Server:
         """Begin an orderly stop."""
         log.info("stopping: %s", why)
         self._stop.set()
+
+    def _on_supervisor_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.critical("the supervisor failed", exc_info=error)
+            self.stop("it cannot keep a worker")
 
     async def _end(self) -> None:
         """The running job is cancelled, the worker ends, clients get what is left for them."""
@@ -125,7 +131,7 @@ class Server:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        connection = Connection(writer, pid)
+        connection = Connection(writer, pid, self._limits)
         try:
             await self._converse(connection, reader)
         except ProtocolError as error:
@@ -140,10 +146,10 @@ class Server:
 
     async def _converse(self, connection: Connection, reader: asyncio.StreamReader) -> None:
         try:
-            async with asyncio.timeout(self._hello_timeout_s):
+            async with asyncio.timeout(self._limits.hello_s):
                 hello = await read_message(reader)
         except TimeoutError:
-            log.warning("%s is dropped: it did not say hello within %.0f s", connection, self._hello_timeout_s)
+            log.warning("%s is dropped: it did not say hello within %.0f s", connection, self._limits.hello_s)
             return
         if hello is None:
             return
@@ -295,6 +301,9 @@ class Server:
         """Pass on what the worker says."""
         if isinstance(event, JobEvent | Refused):
             self.queue.on_job_event(event)
+            return
+        if not isinstance(event, WorkerEvent):
+            log.warning("the worker sent a %s, which is not for it to send", type(event).__name__)
             return
         self.publish(event)
         if isinstance(event, WorkerReady):

@@ -28,19 +28,10 @@ from sdtui.protocol import (
     read_message,
 )
 from sdtui.server.launch import tail
+from sdtui.server.limits import Limits
 from sdtui.server.logfile import open_log
 from sdtui.text import safe_text
 
-HUNG_S: Final = 60.0
-"""The worker's heartbeat has a thread of its own; a minute without any sign means that the process is stuck."""
-TERMINATE_S: Final = 1.0
-"""From SIGTERM to SIGKILL."""
-STOP_S: Final = 3.0
-"""From the end of its stdin to SIGTERM, at an orderly stop; torch takes a moment to let go of a GPU."""
-FUTILE_LIVES: Final = 3
-"""After three workers in a row that died without beginning a job, something is broken that another start does not mend."""
-SETTLED_S: Final = 60.0
-"""A worker that was up for a minute after loading was a good one, even if nobody had a job for it."""
 _READ_LIMIT_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 15
 _WATCH_S: Final = 1.0
@@ -70,13 +61,11 @@ class Listener(Protocol):
 class Supervisor:
     """The worker, whichever process that is just now."""
 
-    def __init__(
-        self, command: Sequence[str], log_path: Path, listener: Listener, *, hung_s: float = HUNG_S, umask: int = -1
-    ) -> None:
+    def __init__(self, command: Sequence[str], log_path: Path, listener: Listener, limits: Limits, *, umask: int = -1) -> None:
         self._command = tuple(command)
         self._log_path = log_path
         self._listener = listener
-        self._hung_s = hung_s
+        self._limits = limits
         self._umask = umask
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -91,6 +80,8 @@ class Supervisor:
         self._futile_lives = 0
         self._was_useful = False
         self._settled_at = math.inf
+        self.has_given_up = False
+        """Whether no worker is started until somebody asks for one."""
         self.ready = False
         """Whether the worker has said that it takes jobs."""
         self.model: ModelInfo | None = None
@@ -116,9 +107,10 @@ class Supervisor:
             return self._open_stages[-1]
         return "ready" if self.ready else "starting"
 
-    def start(self) -> None:
-        """Start the first worker."""
+    def start(self) -> asyncio.Task[None]:
+        """Start the first worker. The task ends when `stop` is called; before that only by a mistake of ours."""
         self._task = asyncio.create_task(self._keep_alive())
+        return self._task
 
     def wake(self) -> None:
         """Try again after giving up."""
@@ -142,23 +134,25 @@ class Supervisor:
         if self._process is not None and (self._ending is None or self._ending.done()):
             self._why_killed = why
             log.warning("the worker (pid %s) is ended: %s", self.pid, why)
-            self._ending = asyncio.create_task(_terminate(self._process))
+            self._ending = asyncio.create_task(_terminate(self._process, self._limits.terminate_s))
 
     async def stop(self) -> None:
         """End the worker for good: end of its stdin, then SIGTERM, then SIGKILL."""
         self._stopping = True
         self._wake.set()
-        process = self._process
-        if process is not None:
-            if process.stdin is not None:
-                process.stdin.close()
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                await _terminate(process)
+        if self._process is not None:
+            await self._let_go(self._process)
         if self._task is not None:
             await self._task
+
+    async def _let_go(self, process: asyncio.subprocess.Process) -> None:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(self._limits.stop_s):
+                await process.wait()
+        except TimeoutError:
+            await _terminate(process, self._limits.terminate_s)
 
     async def _keep_alive(self) -> None:
         while not self._stopping:
@@ -167,15 +161,17 @@ class Supervisor:
             if self._stopping:
                 return
             log.error("%s", died.reason)
-            settled = time.monotonic() - self._settled_at > SETTLED_S
+            settled = time.monotonic() - self._settled_at > self._limits.settled_s
             self._futile_lives = 0 if self._was_useful or settled else self._futile_lives + 1
-            if self._futile_lives < FUTILE_LIVES:
+            if self._futile_lives < self._limits.futile_lives:
                 self._listener.on_worker_died(died)
                 continue
-            log.error("the worker died %d times without beginning a job; waiting for the next one", FUTILE_LIVES)
+            log.error("the worker died %d times without beginning a job; waiting for the next one", self._futile_lives)
             self._futile_lives = 0
             self._listener.on_worker_given_up(died)
+            self.has_given_up = True
             await self._wake.wait()
+            self.has_given_up = False
 
     async def _one_life(self) -> WorkerDied:
         """Start a worker and read what it says until it is gone."""
@@ -185,7 +181,9 @@ class Supervisor:
             process = await self._spawn()
         except OSError as error:
             return WorkerDied(reason=f"The worker could not be started: {error}", exit_code=None, log_tail="")
-        watch = asyncio.create_task(self._watch())
+        if self._stopping:  # the stop came while it was being started
+            await self._let_go(process)
+        watch = asyncio.create_task(self._watch(process))
         try:
             self.send(self._asked or self._listener.first_model())
             self._asked = None
@@ -196,7 +194,7 @@ class Supervisor:
         if broken:
             self.kill(broken)
         # its pipe is closed: it is gone, or as good as
-        code = await _reap(process)
+        code = await _reap(process, self._limits.terminate_s)
         died = self._obituary(code)
         self._process, self.model = None, None
         self._open_stages.clear()
@@ -251,11 +249,13 @@ class Supervisor:
                 self._open_stages.append("model")
         self._settled_at = math.inf if self.loading else min(self._settled_at, self._last_sign)
 
-    async def _watch(self) -> None:
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
         while True:
-            await asyncio.sleep(min(_WATCH_S, self._hung_s / 4))
+            await asyncio.sleep(min(_WATCH_S, self._limits.hung_s / 4))
+            if process.returncode is not None:
+                _kill_group(process.pid)  # a child of its own still holds the pipe open
             silent_s = time.monotonic() - self._last_sign
-            if silent_s > self._hung_s and not self.loading:
+            if silent_s > self._limits.hung_s and not self.loading:
                 self.kill(f"it gave no sign of life for {silent_s:.0f} s")
 
     def _obituary(self, code: int) -> WorkerDied:
@@ -277,21 +277,21 @@ _HINTS: Final = {
 }
 
 
-async def _reap(process: asyncio.subprocess.Process) -> int:
+async def _reap(process: asyncio.subprocess.Process, patience_s: float) -> int:
     """Its exit code; a process that has closed its output but lives on is ended."""
     try:
-        async with asyncio.timeout(TERMINATE_S):
+        async with asyncio.timeout(patience_s):
             return await process.wait()
     except TimeoutError:
-        await _terminate(process)
+        await _terminate(process, patience_s)
         return await process.wait()
 
 
-async def _terminate(process: asyncio.subprocess.Process) -> None:
+async def _terminate(process: asyncio.subprocess.Process, patience_s: float) -> None:
     """SIGTERM to the process, then SIGKILL to its whole session."""
     try:
         process.terminate()
-        async with asyncio.timeout(TERMINATE_S):
+        async with asyncio.timeout(patience_s):
             await process.wait()
     except ProcessLookupError:
         return

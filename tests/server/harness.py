@@ -1,0 +1,118 @@
+"""A server in the test's own event loop, with real sockets, a real database and a real (if small) worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sdtui import settings
+from sdtui.params import GenerationParams
+from sdtui.protocol import JOB_ENDS, Message, PreviewOptions, ServerStatus, Status, Submit
+from sdtui.server.client import Client, server_running
+from sdtui.server.endpoint import bind_socket
+from sdtui.server.limits import Limits
+from sdtui.server.server import Server
+from sdtui.server.store import Store
+
+FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
+FAKE_COMMAND = (sys.executable, str(FAKE_WORKER))
+DEADLINE_S = 20.0
+QUICK = Limits(cancel_s=0.2, cancel_while_loading_s=0.4, terminate_s=0.2, stop_s=1.0)
+Wanted = TypeVar("Wanted", bound=Message)
+
+
+class Served:
+    """A server that runs, and how to talk to it."""
+
+    def __init__(self, server: Server, store: Store) -> None:
+        self.server = server
+        self.store = store
+        self._clients: list[Client] = []
+
+    async def client(self, name: str = "test", *, subscribe: bool = True, previews: bool = False) -> Client:
+        client = await Client.connect(name=name, subscribe=subscribe, previews=previews, start=False)
+        self._clients.append(client)
+        return client
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *, limits: Limits = QUICK, configured: settings.Settings | None = None, command: tuple[str, ...] = FAKE_COMMAND
+) -> AsyncIterator[Served]:
+    """A server on the test's own socket and database; stopped in order at the end."""
+    store = await Store.open(settings.database_path())
+    server = Server(
+        configured or settings.Settings(),
+        store,
+        worker_command=command,
+        worker_log=settings.worker_log_path(),
+        server_log=settings.server_log_path(),
+        limits=limits,
+    )
+    task = asyncio.create_task(server.serve(bind_socket(settings.socket_path())))
+    served = Served(server, store)
+    try:
+        await until(lambda: task.done() or server_running() is not None, "a listening server")
+        yield served
+    finally:
+        server.stop("the test is over")
+        await served.close()
+        async with asyncio.timeout(DEADLINE_S):
+            await task
+
+
+async def until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Wait until `condition` holds; fail after the deadline."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + DEADLINE_S
+    while not condition():
+        assert loop.time() < end, f"{what} did not come true within {DEADLINE_S:.0f} s"
+        await asyncio.sleep(0.005)
+
+
+def job(name: str, prompt: str = "a red cat", **changes: object) -> Submit:
+    """A submission with this name and prompt."""
+    submit = Submit(
+        job=name, params=GenerationParams(prompt=prompt), output_dir="/pictures", preview=PreviewOptions(max_per_s=60.0)
+    )
+    return msgspec.structs.replace(submit, **changes)
+
+
+async def events_until(client: Client, enough: Callable[[Message], bool]) -> list[Message]:
+    """What the client gets, up to and with the first message that is enough."""
+    got: list[Message] = []
+    async with asyncio.timeout(DEADLINE_S):
+        async for message in client.events():
+            got.append(message)
+            if enough(message):
+                return got
+    raise AssertionError(f"the server went away after {[type(message).__name__ for message in got]}")
+
+
+async def first(client: Client, kind: type[Wanted]) -> Wanted:
+    """The next message of this kind."""
+    message = (await events_until(client, lambda message: isinstance(message, kind)))[-1]
+    assert isinstance(message, kind)
+    return message
+
+
+async def end_of(client: Client, name: str) -> Message:
+    """How a job ended."""
+    got = await events_until(client, lambda message: isinstance(message, JOB_ENDS) and getattr(message, "job", "") == name)
+    return got[-1]
+
+
+async def status(client: Client) -> ServerStatus:
+    """The server's status."""
+    await client.send(Status())
+    return await first(client, ServerStatus)
