@@ -1,0 +1,194 @@
+"""Finding, loading and holding a model: any diffusers text-to-image folder or hub id."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from sdtui.checkpoint import MODEL_INDEX, CheckpointError, check_model_folder, resolve_model, weight_bytes
+from sdtui.params import GenerationParams
+from sdtui.protocol import LoadModel, Message, ModelInfo
+from sdtui.text import safe_text
+from sdtui.worker import hub
+from sdtui.worker.cancellation import raise_if
+from sdtui.worker.conditioning import encodes_simply
+from sdtui.worker.describe import describe
+from sdtui.worker.errors import JobProblem, ModelProblem, is_out_of_memory, one_line
+from sdtui.worker.hardware import Hardware, choose_hardware
+from sdtui.worker.linear import LinearMap, load_or_fit
+from sdtui.worker.previews import PreviewKit
+from sdtui.worker.quiet import quieten_pipeline
+
+Emit = Callable[[Message], None]
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """Which model, in which form; two equal requests get the same loaded model."""
+
+    model: str
+    revision: str | None = None
+    variant: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+
+    @classmethod
+    def of(cls, source: GenerationParams | LoadModel) -> ModelRequest:
+        """The part of a job or of a command that says which model."""
+        return cls(source.model, source.revision, source.variant, source.dtype, source.device)
+
+
+@dataclass
+class LoadedModel:
+    """A pipeline in memory, kept between jobs, and what is known of it."""
+
+    request: ModelRequest
+    pipe: Any
+    info: ModelInfo
+    hardware: Hardware
+    own_scheduler: Any
+    """As the model brings it; every job gets a fresh one made from its configuration."""
+    previews: PreviewKit
+    simple: bool
+    """Whether prompts are encoded and latents decoded by us, as in the SD 1.x and 2.x pipelines."""
+    safety: dict[str, Any] = field(default_factory=dict)
+    """Safety checker and feature extractor, once a job asked for them."""
+
+    def serves(self, request: ModelRequest) -> bool:
+        """Whether this is the model that a request means; `auto` and what it became are the same."""
+        mine = self.request
+        return (
+            (request.model, request.revision, request.variant) == (mine.model, mine.revision, mine.variant)
+            and request.dtype in (mine.dtype, self.info.dtype)
+            and request.device in (mine.device, self.info.device)
+        )
+
+
+def load_model(
+    request: ModelRequest, *, offline: bool = False, emit: Emit = lambda _: None, cancelled: Callable[[], bool] = lambda: False
+) -> LoadedModel:
+    """Find, fetch, check and load a model, and fit its preview factors.
+
+    Emits `DownloadProgress`. Raises `ModelProblem`, `JobProblem` (device, dtype) or `Cancelled`.
+    """
+    path = find_model(request, offline=offline, emit=emit, cancelled=cancelled)
+    raise_if(cancelled)
+    hardware = choose_hardware(request.device, request.dtype, weight_bytes(path))
+    pipe = _load_pipeline(path, request, hardware)
+    raise_if(cancelled)
+    quieten_pipeline(pipe)
+    info = describe(request.model, path, pipe, hardware)
+    simple = encodes_simply(pipe)
+    previews = _preview_kit(pipe, hardware.device, simple=simple)
+    return LoadedModel(request, pipe, info, hardware, pipe.scheduler, previews, simple)
+
+
+def find_model(request: ModelRequest, *, offline: bool, emit: Emit, cancelled: Callable[[], bool]) -> Path:
+    """The folder a request means, checked without reading a tensor. Raises `ModelProblem`."""
+    try:
+        found = resolve_model(request.model)
+        if isinstance(found, str):
+            found = hub.fetch(found, request.revision, request.variant, offline=offline, emit=emit, cancelled=cancelled)
+        check_model_folder(found)
+    except CheckpointError as error:
+        raise ModelProblem(str(error)) from error
+    return found
+
+
+def find_local_problem(request: ModelRequest) -> None:
+    """What is wrong with a request that shows before anything is unloaded for it. Raises `JobProblem`."""
+    choose_hardware(request.device, request.dtype)
+    try:
+        found = resolve_model(request.model)
+        if isinstance(found, Path):
+            check_model_folder(found)
+    except CheckpointError as error:
+        raise ModelProblem(str(error)) from error
+
+
+def _load_pipeline(path: Path, request: ModelRequest, hardware: Hardware) -> Any:
+    options: dict[str, Any] = {
+        "dtype": hardware.dtype,
+        "use_safetensors": True,
+        "local_files_only": True,
+        **_left_out(path),
+    }
+    try:
+        pipe = _from_pretrained(path, request.variant, options)
+        return pipe.to(hardware.device)
+    except ModelProblem:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            message = f"Model {safe_text(request.model, limit=120)} does not fit into the memory of {hardware.device}."
+            raise ModelProblem(message) from error
+        raise ModelProblem(f"Model {safe_text(request.model, limit=120)} could not be loaded: {one_line(error)}") from error
+
+
+def _from_pretrained(path: Path, variant: str | None, options: dict[str, Any]) -> Any:
+    """Load, with the variant where there is one; diffusers itself does not fall back."""
+    if variant is not None and any(path.glob(f"*/*.{variant}*.safetensors")):
+        return DiffusionPipeline.from_pretrained(path, variant=variant, **options)
+    if variant is not None:
+        _log.warning("%s has no %s weights; the plain ones are taken.", path, variant)
+    return DiffusionPipeline.from_pretrained(path, **options)
+
+
+def _left_out(path: Path) -> dict[str, Any]:
+    """The components that are not loaded: the safety checker and its feature extractor come when a job asks for them."""
+    name = DiffusionPipeline.load_config(path).get("_class_name")
+    pipeline_class = getattr(diffusers, str(name), None)
+    if pipeline_class is None:
+        known = f"diffusers {diffusers.__version__} does not know it"
+        raise ModelProblem(f"{path / MODEL_INDEX} asks for the pipeline {safe_text(str(name), limit=80)}; {known}.")
+    if "prompt" not in inspect.signature(pipeline_class.__call__).parameters:
+        raise ModelProblem(f"{safe_text(str(name), limit=80)} makes no pictures from a prompt; name a text-to-image model.")
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    left_out = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None}
+    return {key: value for key, value in left_out.items() if key in taken and "safety_checker" in taken}
+
+
+def _preview_kit(pipe: Any, device: torch.device, *, simple: bool) -> PreviewKit:
+    vae = getattr(pipe, "vae", None)
+    if vae is None:
+        return PreviewKit(None, None)
+    factors = load_or_fit(vae)
+    if factors is not None:
+        _log.info("linear preview factors explain %.1f %% of the test pictures", 100 * factors.r2)
+    return PreviewKit(vae if simple else None, LinearMap.of(factors, device) if factors else None)
+
+
+def safety_checker(model: LoadedModel, *, offline: bool) -> dict[str, Any]:
+    """The model's safety checker and feature extractor, loaded at the first call. Raises `JobProblem` where it brings none."""
+    if not model.safety:
+        model.safety = _load_safety_checker(model, offline=offline)
+    return model.safety
+
+
+def _load_safety_checker(model: LoadedModel, *, offline: bool) -> dict[str, Any]:
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor
+
+    path = Path(model.info.path)
+    if isinstance(resolve_model(model.request.model), str) and not (path / "safety_checker").is_dir():
+        path = hub.fetch_component(model.request.model, model.request.revision, "safety_checker", offline=offline)
+    if not model.simple or not (path / "safety_checker").is_dir():
+        raise JobProblem("This model brings no safety checker; turn the option off.", "safety_checker")
+    try:
+        checker = StableDiffusionSafetyChecker.from_pretrained(
+            path / "safety_checker", dtype=model.hardware.dtype, use_safetensors=True, local_files_only=True
+        )
+        extractor_path = path / "feature_extractor"
+        extractor = CLIPImageProcessor.from_pretrained(extractor_path) if extractor_path.is_dir() else CLIPImageProcessor()
+    except Exception as error:
+        raise JobProblem(f"The model's safety checker could not be loaded: {one_line(error)}", "safety_checker") from error
+    return {"safety_checker": checker.to(model.hardware.device), "feature_extractor": extractor}

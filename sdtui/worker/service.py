@@ -1,0 +1,268 @@
+"""The worker's life: start in stages, then take commands one after the other until the server goes.
+
+Three threads serve the main one, which computes: a reader, so that `Cancel` is seen in the middle of a step, a sender,
+so that a stalled server never stalls the work, and a heartbeat, so that busy and dead can be told apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from sdtui.metadata import OutputError
+from sdtui.protocol import (
+    Cancel,
+    JobCancelled,
+    JobFailed,
+    LoadModel,
+    Message,
+    ModelFailed,
+    ModelLoaded,
+    ProtocolError,
+    Shutdown,
+    StageFinished,
+    StageStarted,
+    Submit,
+    WorkerReady,
+    WorkerStage,
+)
+from sdtui.settings import Settings
+from sdtui.worker import memory
+from sdtui.worker.cancellation import CancelToken
+from sdtui.worker.errors import Cancelled, JobProblem, is_out_of_memory, one_line, traceback_text
+from sdtui.worker.wire import Sender, read_commands
+
+if TYPE_CHECKING:
+    from sdtui.worker.models import LoadedModel, ModelRequest
+
+HEARTBEAT_S: Final = 1.0
+LEAVE_S: Final = 5.0
+"""How long a cancelled job may take to stop when the server has gone; then the process ends without it."""
+EXIT_BAD_COMMAND: Final = 65
+"""EX_DATAERR of sysexits.h: what came in was no message."""
+_log: Final = logging.getLogger(__name__)
+
+
+class Worker:
+    """Holds the model that is loaded and runs the commands of one server."""
+
+    def __init__(self, commands: BinaryIO, events: BinaryIO, settings: Settings) -> None:
+        self._settings = settings
+        self._commands = commands
+        self._queue: queue.SimpleQueue[tuple[Message | None, float]] = queue.SimpleQueue()
+        self._tokens: dict[str, CancelToken] = {}
+        self._tokens_lock = threading.Lock()
+        self._model: LoadedModel | None = None
+        self._exit_code = 0
+        self._sender = Sender(events, on_broken=self._leave)
+        self.emit = self._sender.send
+
+    # --- threads ------------------------------------------------------------------------------------------------
+
+    def _start_threads(self) -> None:
+        reader = threading.Thread(
+            target=read_commands, args=(self._commands, self._on_command, self._on_end), name="reader", daemon=True
+        )
+        reader.start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def _on_command(self, message: Message) -> None:
+        """In the reader's thread: cancelling must not wait for the work."""
+        if isinstance(message, Cancel):
+            self._cancel(message.job)
+        elif isinstance(message, Shutdown):
+            self._leave()
+        else:
+            if isinstance(message, Submit):
+                with self._tokens_lock:
+                    self._tokens[message.job] = CancelToken()
+            self._queue.put((message, time.perf_counter()))
+
+    def _cancel(self, job: str) -> None:
+        with self._tokens_lock:
+            token = self._tokens.get(job)
+        if token is not None:
+            token.cancel()
+
+    def _on_end(self, error: ProtocolError | None) -> None:
+        if error is not None:
+            _log.error("%s: %s", type(error).__name__, error)
+            self._exit_code = EXIT_BAD_COMMAND
+        self._leave()
+
+    def _leave(self) -> None:
+        """Stop the running job and end; an orphan would keep the GPU's memory."""
+        with self._tokens_lock:
+            for token in self._tokens.values():
+                token.cancel()
+        self._queue.put((None, time.perf_counter()))
+        timer = threading.Timer(LEAVE_S, lambda: os._exit(self._exit_code or 1))
+        timer.daemon = True
+        timer.start()
+
+    def _beat(self) -> None:
+        while True:
+            model = self._model
+            self.emit(memory.heartbeat(model.hardware.device if model is not None else None))
+            time.sleep(HEARTBEAT_S)
+
+    # --- start --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Start, then work until the server goes; returns the exit code."""
+        with self._stage("handshake"):
+            self._start_threads()
+        self._import_libraries()
+        while True:
+            message, received_at = self._queue.get()
+            if message is None:
+                break
+            if isinstance(message, LoadModel):
+                self._on_load_model(message)
+            elif isinstance(message, Submit):
+                self._on_submit(message, received_at)
+            else:
+                _log.warning("%s is no command for a worker", type(message).__name__)
+        self._sender.close()
+        return self._exit_code
+
+    @contextmanager
+    def _stage(self, stage: str, detail: str = "") -> Iterator[None]:
+        self.emit(WorkerStage(stage=stage, state="started", detail=detail))
+        began = time.perf_counter()
+        yield
+        self.emit(WorkerStage(stage=stage, state="finished", elapsed_s=time.perf_counter() - began, detail=detail))
+
+    def _import_libraries(self) -> None:
+        with self._stage("torch"):
+            import torch
+
+            torch.set_num_threads(self._settings.worker.threads or len(os.sched_getaffinity(0)))
+        with self._stage("diffusers"):
+            import diffusers
+            import transformers
+            from diffusers import StableDiffusionPipeline  # noqa: F401  # the import that costs; the model needs it at once
+
+            from sdtui.worker import generate  # noqa: F401
+            from sdtui.worker.hardware import choose_hardware
+            from sdtui.worker.quiet import quieten_libraries
+
+            quieten_libraries()
+        hardware = choose_hardware("auto", "auto")
+        _log.info("%s, %s: %s", hardware.device_name, hardware.dtype_name, hardware.why)
+        self.emit(
+            WorkerReady(
+                pid=os.getpid(),
+                torch=str(torch.__version__),
+                diffusers=diffusers.__version__,
+                transformers=transformers.__version__,
+                device=str(hardware.device),
+                device_name=hardware.device_name,
+                dtype=hardware.dtype_name,
+                why=hardware.why,
+            )
+        )
+
+    # --- models -------------------------------------------------------------------------------------------------
+
+    def _on_load_model(self, command: LoadModel) -> None:
+        from sdtui.worker.models import ModelRequest
+
+        request = ModelRequest.of(command)
+        if self._model is not None and self._model.serves(request):
+            self.emit(ModelLoaded(info=self._model.info, elapsed_s=0.0))
+            return
+        try:
+            self._load(request, lambda: False)
+        except JobProblem as problem:
+            _log.error("%s", problem, exc_info=problem.__cause__)
+        except Exception as error:
+            _log.exception("loading %s", command.model)
+            self.emit(ModelFailed(model=command.model, message=one_line(error)))
+
+    def _load(self, request: ModelRequest, cancelled: Callable[[], bool]) -> LoadedModel:
+        """Load and warm up a model in the place of the one before. Raises `JobProblem` after `ModelFailed`, or `Cancelled`."""
+        from sdtui.worker.models import load_model
+        from sdtui.worker.warm_up import warm_up
+
+        self._model = None
+        memory.free_memory()
+        began = time.perf_counter()
+        try:
+            with self._stage("model", request.model):
+                model = load_model(request, offline=self._settings.worker.offline, emit=self.emit, cancelled=cancelled)
+        except JobProblem as problem:
+            self.emit(ModelFailed(model=request.model, message=str(problem)))
+            raise
+        with self._stage("warm_up", request.model):
+            warm_up(model, cancelled)
+        self._model = model
+        _log.info("%s on %s, %s: %s", request.model, model.info.device, model.info.dtype, model.hardware.why)
+        self.emit(ModelLoaded(info=model.info, elapsed_s=time.perf_counter() - began))
+        return model
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    def _on_submit(self, submit: Submit, received_at: float) -> None:
+        with self._tokens_lock:
+            token = self._tokens[submit.job]
+        try:
+            end = self._run(submit, token, received_at)
+        finally:
+            with self._tokens_lock:
+                self._tokens.pop(submit.job, None)
+        if end is not None:
+            memory.free_memory()
+            self.emit(end)
+
+    def _run(self, submit: Submit, token: CancelToken, received_at: float) -> Message | None:
+        """Run a job; returns the event that ends it where it did not finish. Its traceback is gone by then, and what it held."""
+        from sdtui.worker.generate import run_job
+
+        try:
+            if token():
+                return JobCancelled(job=submit.job)
+            model = self._model_for(submit, token)
+            run_job(model, submit, emit=self.emit, cancelled=token, offline=self._settings.worker.offline, began=received_at)
+        except Cancelled:
+            return JobCancelled(job=submit.job, latency_s=token.latency_s)
+        except (JobProblem, OutputError) as problem:
+            _log.error("job %s: %s", submit.job, problem, exc_info=problem.__cause__)
+            return JobFailed(job=submit.job, message=str(problem), field=problem.field)
+        except Exception as error:
+            _log.exception("job %s", submit.job)
+            return JobFailed(job=submit.job, message=_explain(error), detail=traceback_text(error))
+        return None
+
+    def _model_for(self, submit: Submit, token: CancelToken) -> LoadedModel:
+        from sdtui.worker.models import ModelRequest, find_local_problem
+
+        request = ModelRequest.of(submit.params)
+        if self._model is not None and self._model.serves(request):
+            return self._model
+        find_local_problem(request)
+        began = time.perf_counter()
+        self.emit(StageStarted(job=submit.job, stage="load"))
+        model = self._load(request, token)
+        self.emit(StageFinished(job=submit.job, stage="load", elapsed_s=time.perf_counter() - began, detail=request.model))
+        return model
+
+
+def _explain(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "Memory ran out. Make the picture smaller, the batch smaller, or close other programs that use the device."
+    return one_line(error)
+
+
+def log_to_stderr() -> None:
+    """The worker's log: stderr, which the server points at a file."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )

@@ -1,0 +1,168 @@
+"""From watched steps to `StepFinished` and `PreviewReady` events.
+
+On a GPU figures and frames are copied without waiting and reported one step later, so the loop never stalls for them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from sdtui.protocol import Message, PreviewReady, StepFinished, TensorFact
+from sdtui.worker.errors import Cancelled
+from sdtui.worker.hardware import dtype_name
+from sdtui.worker.memory import held_bytes
+from sdtui.worker.previews import Preview, Previewer
+from sdtui.worker.watch import WatchedStep
+
+Emit = Callable[[Message], None]
+Unpack = Callable[[torch.Tensor], torch.Tensor]
+_FIGURES: Final = 5
+"""Mean and standard deviation of the latents and of x0, and the RMS of the guidance difference."""
+
+
+def tensor_fact(name: str, tensor: torch.Tensor, note: str = "", *, stats: bool = False) -> TensorFact:
+    """Shape and dtype of a tensor; with `stats` mean and standard deviation too, which waits for the device."""
+    mean = std = None
+    if stats:
+        spread, centre = torch.std_mean(tensor.float(), correction=0)
+        mean, std = _number(float(centre)), _number(float(spread))
+    return TensorFact(name, tuple(tensor.shape), dtype_name(tensor.dtype), mean, std, note)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@dataclass
+class _Pending:
+    """A step whose figures are on their way from the device."""
+
+    step: WatchedStep
+    figures: torch.Tensor
+    preview: Preview | None
+    rgb: torch.Tensor | None
+    preview_s: float
+    elapsed_s: float
+    ready: Any
+    """A CUDA event, or None when everything is here already."""
+
+
+class StepLog:
+    """Called after every step of one batch; emits its events in order. Call `flush` when the loop has ended."""
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        batch_index: int,
+        device: torch.device,
+        emit: Emit,
+        previewer: Previewer,
+        cancelled: Callable[[], bool],
+        unpack: Unpack | None = None,
+    ) -> None:
+        self._job, self._batch_index, self._device = job, batch_index, device
+        self._emit, self._previewer, self._cancelled, self._unpack = emit, previewer, cancelled, unpack
+        self._pending: _Pending | None = None
+        self._since = time.perf_counter()
+        self.largest_bytes = 0
+
+    def start(self) -> None:
+        """The first step begins now."""
+        self._since = time.perf_counter()
+
+    def __call__(self, step: WatchedStep) -> None:
+        """Take note of a step; raises `Cancelled`."""
+        elapsed_s = time.perf_counter() - self._since
+        figures = self._to_host(_figures(step))
+        self.flush()
+        preview, preview_s = self._preview(step, elapsed_s)
+        rgb = self._to_host(preview.rgb) if preview is not None else None
+        self._pending = _Pending(step, figures, preview, rgb, preview_s, elapsed_s, self._mark())
+        if self._device.type != "cuda":
+            self.flush()
+        if self._cancelled():
+            raise Cancelled
+        self._since = time.perf_counter()
+
+    def _preview(self, step: WatchedStep, step_s: float) -> tuple[Preview | None, float]:
+        if not self._previewer.is_due(step.index, step.total):
+            return None, 0.0
+        began = time.perf_counter()
+        denoised = self._unpack(step.denoised) if self._unpack is not None else step.denoised
+        preview = self._previewer.render(denoised, step_s) if denoised.ndim == 4 else None
+        return preview, time.perf_counter() - began
+
+    def _to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.device.type != "cuda":
+            return tensor
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return pinned.copy_(tensor, non_blocking=True)
+
+    def _mark(self) -> Any:
+        if self._device.type != "cuda":
+            return None
+        return torch.cuda.current_stream(self._device).record_event()
+
+    def flush(self) -> None:
+        """Report the step before, once its figures have arrived."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        if pending.ready is not None:
+            pending.ready.synchronize()
+        memory_bytes = held_bytes(self._device)
+        self.largest_bytes = max(self.largest_bytes, memory_bytes)
+        self._emit(self._step_finished(pending, memory_bytes))
+        if pending.preview is not None and pending.rgb is not None:
+            self._emit(self._preview_ready(pending, pending.preview, pending.rgb))
+
+    def _step_finished(self, pending: _Pending, memory_bytes: int) -> StepFinished:
+        step = pending.step
+        mean, std, x0_mean, x0_std, guidance = (_number(value) for value in pending.figures.tolist())
+        ratio = _number(step.level.ratio)
+        return StepFinished(
+            job=self._job,
+            batch_index=self._batch_index,
+            step_index=step.index,
+            total_steps=step.total,
+            timestep=step.timestep,
+            sigma=ratio,
+            latents=TensorFact("latents", tuple(step.latents.shape), dtype_name(step.latents.dtype), mean, std),
+            noise_pred=tensor_fact("noise_pred", step.noise_pred),
+            denoised=TensorFact("denoised", tuple(step.denoised.shape), dtype_name(step.denoised.dtype), x0_mean, x0_std),
+            guidance_norm=guidance,
+            elapsed_s=pending.elapsed_s,
+            preview_s=pending.preview_s,
+            memory_bytes=memory_bytes,
+        )
+
+    def _preview_ready(self, pending: _Pending, preview: Preview, rgb: torch.Tensor) -> PreviewReady:
+        height, width, _ = rgb.shape
+        return PreviewReady(
+            job=self._job,
+            batch_index=self._batch_index,
+            step_index=pending.step.index,
+            width_px=width,
+            height_px=height,
+            rgb=rgb.numpy().tobytes(),
+            method=preview.method,
+            elapsed_s=pending.preview_s,
+        )
+
+
+def _figures(step: WatchedStep) -> torch.Tensor:
+    """(5,) float32 on the device of the latents; the last is NaN without guidance."""
+    std, mean = torch.std_mean(step.latents.float(), correction=0)
+    x0_std, x0_mean = torch.std_mean(step.denoised.float(), correction=0)
+    guidance = mean.new_full((), math.nan)
+    if step.guidance is not None:
+        uncond, text = step.guidance
+        guidance = (text.float() - uncond.float()).square().mean().sqrt()
+    return torch.stack([mean, std, x0_mean, x0_std, guidance])
