@@ -24,7 +24,7 @@ class Connection:
         self._send_s = limits.send_s
         self._writer = writer
         self._writer.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self._outbox = Outbox(limits.outbox_bytes, limits.outbox_frames)
+        self.outbox = Outbox(limits.outbox_bytes, limits.outbox_frames)
         self._sender = asyncio.create_task(self._send_all())
         self.pid = pid
         self.hello: Hello | None = None
@@ -55,22 +55,22 @@ class Connection:
     def send_frame(self, frame: bytes) -> None:
         """Queue a frame; a client that is too far behind is dropped."""
         try:
-            self._outbox.put(frame)
+            self.outbox.put(frame)
         except OutboxFull as error:
             self.drop(f"it does not read: {error}")
 
     def send_preview(self, frame: bytes) -> None:
         """Offer a preview, which takes the place of one that still waits."""
         if self.hello is not None and self.hello.previews:
-            self._outbox.put_preview(frame)
+            self.outbox.put_preview(frame)
 
     def forget_preview(self) -> None:
         """Do not send the preview that waits."""
-        self._outbox.forget_preview()
+        self.outbox.forget_preview()
 
     async def room(self) -> None:
         """Wait until there is room for many more frames, or until the client is gone."""
-        room = asyncio.ensure_future(self._outbox.room())
+        room = asyncio.ensure_future(self.outbox.room())
         try:
             await asyncio.wait((room, self._sender), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -87,7 +87,7 @@ class Connection:
 
     async def close(self, timeout_s: float = 2.0) -> None:
         """Send what waits, as far as the client takes it, and end the connection."""
-        self._outbox.close()
+        self.outbox.close()
         await asyncio.wait((self._sender,), timeout=timeout_s)
         self._sender.cancel()
         self._writer.close()
@@ -99,7 +99,7 @@ class Connection:
 
     async def _send_all(self) -> None:
         with contextlib.suppress(OSError):
-            while (frame := await self._outbox.get()) is not None:
+            while (frame := await self.outbox.get()) is not None:
                 self._writer.write(frame)
                 try:
                     async with asyncio.timeout(self._send_s):

@@ -14,8 +14,8 @@ class Outbox:
     """First in, first out; of previews only the latest is kept, and it goes when nothing else waits."""
 
     def __init__(self, max_bytes: int, max_frames: int) -> None:
-        self._max_bytes = max_bytes
-        self._max_frames = max_frames
+        self.max_bytes = max_bytes
+        self.max_frames = max_frames
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._preview: bytes | None = None
@@ -26,11 +26,11 @@ class Outbox:
 
     def put(self, frame: bytes) -> None:
         """Add a frame. Raises `OutboxFull`."""
-        if self._bytes + len(frame) > self._max_bytes or len(self._frames) >= self._max_frames:
+        if self._bytes + len(frame) > self.max_bytes or len(self._frames) >= self.max_frames:
             raise OutboxFull(f"{len(self._frames):,} frames of {self._bytes:,} bytes wait")
         self._frames.append(frame)
         self._bytes += len(frame)
-        if self._bytes * 2 > self._max_bytes or len(self._frames) * 2 > self._max_frames:
+        if self._bytes * 2 > self.max_bytes or len(self._frames) * 2 > self.max_frames:
             self._has_room.clear()
         self._news.set()
 
@@ -68,6 +68,6 @@ class Outbox:
     def _take(self) -> bytes:
         frame = self._frames.popleft()
         self._bytes -= len(frame)
-        if self._bytes * 2 <= self._max_bytes and len(self._frames) * 2 <= self._max_frames:
+        if self._bytes * 2 <= self.max_bytes and len(self._frames) * 2 <= self.max_frames:
             self._has_room.set()
         return frame

@@ -74,7 +74,7 @@ class Server:
         self._idle_since = time.monotonic()
         self._leave: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
-        self._connections: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._socket_path = ""
         self.supervisor = Supervisor(worker_command, worker_log, self, self._limits, umask=worker_umask)
@@ -113,7 +113,7 @@ class Server:
         await self.supervisor.stop()
         self.queue.end_running()
         await self._store.close()
-        await asyncio.gather(*(connection.close() for connection in self._connections))
+        await asyncio.gather(*(connection.close() for connection in self.connections))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -140,7 +140,7 @@ class Server:
         except OSError as error:
             log.info("%s is gone: %s", connection, error)
         finally:
-            self._connections.discard(connection)
+            self.connections.discard(connection)
             self._note_activity()
             await connection.close()
 
@@ -172,7 +172,7 @@ class Server:
                 message=f"The running server (sdtui {sdtui.__version__}, pid {os.getpid()}) speaks protocol {PROTOCOL_VERSION}, "
                 f"this client {hello.protocol}. Stop it with `sdtui server stop`; the next start takes the installed version."
             )
-        if len(self._connections) >= self._settings.server.max_clients:
+        if len(self.connections) >= self._settings.server.max_clients:
             limit = self._settings.server.max_clients
             return Refused(
                 message=f"The server has {limit} clients, which is its limit (max_clients in [server] of the settings)."
@@ -191,7 +191,7 @@ class Server:
                 jobs=fitting(self.queue.rows()),
             )
         )
-        self._connections.add(connection)
+        self.connections.add(connection)
         self._note_activity()
         running = self.queue.running
         if running is not None and running.preview is not None and connection.subscribed:
@@ -250,7 +250,7 @@ class Server:
             uptime_s=time.monotonic() - self._started_at,
             idle_s=0.0 if self._needed else time.monotonic() - self._idle_since,
             idle_timeout_s=self._settings.server.idle_timeout_s,
-            clients=len(self._connections),
+            clients=len(self.connections),
             queued=len(self.queue.waiting),
             running=None if running is None else running.submit.job,
             worker_pid=self.supervisor.pid,
@@ -268,7 +268,7 @@ class Server:
         job: str | None = getattr(event, "job", None)
         if job is not None and is_recorded(event):
             self._store.record(event, job, frame)
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             if isinstance(event, PreviewReady):
                 if connection.follows(event.job):
                     connection.send_preview(frame)
@@ -286,7 +286,7 @@ class Server:
         return connection.subscribed or (bool(connection.jobs) and not isinstance(event, Heartbeat | QueueChanged))
 
     def _forget(self, job: str) -> None:
-        for connection in self._connections:
+        for connection in self.connections:
             connection.forget_preview()
             if job not in connection.replaying:
                 connection.jobs.discard(job)
@@ -323,7 +323,7 @@ class Server:
 
     @property
     def _needed(self) -> bool:
-        return self.queue.busy or any(connection.counts for connection in self._connections)
+        return self.queue.busy or any(connection.counts for connection in self.connections)
 
     def _note_activity(self) -> None:
         """Start or stop the clock that runs while nobody needs the server."""

@@ -53,7 +53,7 @@ class Store:
         self._executor = executor
         self._database = database
         self._seq = last_seq
-        self._pending: list[Entry | Dispatched] = []
+        self.pending: list[Entry | Dispatched] = []
         self._timer: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Task[None]] = set()
         self._latest: dict[str, int] = {}
@@ -93,12 +93,12 @@ class Store:
 
     def record(self, event: Message, job: str, frame: bytes) -> None:
         """Record an event of a job, given with its frame."""
-        self._pending.append(self._entry(event, job, frame))
+        self.pending.append(self._entry(event, job, frame))
         self._schedule(0.0 if isinstance(event, _AT_ONCE) else FLUSH_S)
 
     def dispatched(self, job: str) -> None:
         """Record that the worker has the job."""
-        self._pending.append(Dispatched(job, time.time()))
+        self.pending.append(Dispatched(job, time.time()))
         self._schedule(0.0)
 
     def _entry(self, event: Message, job: str, frame: bytes) -> Entry:
@@ -127,23 +127,23 @@ class Store:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        entries, self._pending = self._pending, []
+        entries, self.pending = self.pending, []
         if not entries:
             return
         try:
             await self._run(self._database.write, entries)
         except sqlite3.Error as error:
             log.error("the database %s could not be written: %s", self.path, error)
-            self._pending = [*entries, *self._pending]
+            self.pending = [*entries, *self.pending]
             self._drop_surplus()
             self._schedule(RETRY_S)
 
     def _drop_surplus(self) -> None:
-        surplus = len(self._pending) - MAX_PENDING
+        surplus = len(self.pending) - MAX_PENDING
         if surplus > 0:
-            steps = (entry for entry in self._pending if isinstance(entry, Entry) and not isinstance(entry.event, _AT_ONCE))
+            steps = (entry for entry in self.pending if isinstance(entry, Entry) and not isinstance(entry.event, _AT_ONCE))
             oldest = {entry.seq for entry, _ in zip(steps, range(surplus), strict=False)}
-            self._pending = [entry for entry in self._pending if isinstance(entry, Dispatched) or entry.seq not in oldest]
+            self.pending = [entry for entry in self.pending if isinstance(entry, Dispatched) or entry.seq not in oldest]
 
     async def jobs(self, limit: int) -> list[JobRow]:
         """Jobs, newest first."""

@@ -226,6 +226,7 @@ class Supervisor:
                 self._last_sign = time.monotonic()
                 self._note(event)
                 self._listener.on_worker_event(event)
+                await asyncio.sleep(0)  # in a burst the clients' senders must have their turn
         except ProtocolError as error:
             return "" if process.returncode is not None else f"it sent what is no message: {error}"
         return ""

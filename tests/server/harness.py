@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -23,15 +24,19 @@ from sdtui.server.store import Store
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 FAKE_COMMAND = (sys.executable, str(FAKE_WORKER))
 DEADLINE_S = 20.0
-QUICK = Limits(cancel_s=0.2, cancel_while_loading_s=0.4, terminate_s=0.2, stop_s=1.0)
+PATIENT = Limits(terminate_s=0.2)
+"""For a worker that obeys: the machine may be busy."""
+HASTY = Limits(cancel_s=0.2, cancel_while_loading_s=0.2, terminate_s=0.2, stop_s=0.2)
+"""For a worker that does not."""
 Wanted = TypeVar("Wanted", bound=Message)
 
 
 class Served:
     """A server that runs, and how to talk to it."""
 
-    def __init__(self, server: Server, store: Store) -> None:
+    def __init__(self, server: Server, store: Store, task: asyncio.Task[None]) -> None:
         self.server = server
+        self.task = task
         self.store = store
         self._clients: list[Client] = []
 
@@ -47,7 +52,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, limits: Limits = QUICK, configured: settings.Settings | None = None, command: tuple[str, ...] = FAKE_COMMAND
+    *, limits: Limits = PATIENT, configured: settings.Settings | None = None, command: tuple[str, ...] = FAKE_COMMAND
 ) -> AsyncIterator[Served]:
     """A server on the test's own socket and database; stopped in order at the end."""
     store = await Store.open(settings.database_path())
@@ -60,9 +65,9 @@ async def serving(
         limits=limits,
     )
     task = asyncio.create_task(server.serve(bind_socket(settings.socket_path())))
-    served = Served(server, store)
+    served = Served(server, store, task)
     try:
-        await until(lambda: task.done() or server_running() is not None, "a listening server")
+        await until(server_running, "a listening server")
         yield served
     finally:
         server.stop("the test is over")
@@ -96,7 +101,7 @@ async def events_until(client: Client, enough: Callable[[Message], bool]) -> lis
             got.append(message)
             if enough(message):
                 return got
-    raise AssertionError(f"the server went away after {[type(message).__name__ for message in got]}")
+    raise AssertionError(f"the server went away after {Counter(type(message).__name__ for message in got)}")
 
 
 async def first(client: Client, kind: type[Wanted]) -> Wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ from sdtui.protocol import (
     WorkerStage,
 )
 from sdtui.server.limits import Limits
-from tests.server.harness import QUICK, Served, end_of, events_until, first, job, serving, status, until
+from tests.server.harness import DEADLINE_S, HASTY, PATIENT, Served, end_of, events_until, first, job, serving, status, until
 
 
 @pytest.fixture
@@ -82,10 +83,10 @@ async def test_a_finished_job_is_in_the_history_with_its_picture_and_seed(served
 async def test_jobs_run_in_the_order_they_came(served: Served) -> None:
     client = await served.client()
     await client.send(job("first", "wait"))
-    await until(lambda: served.server.queue.running)
+    got = await events_until(client, lambda message: isinstance(message, JobStarted))
     for name in ("second", "third"):
         await client.send(job(name))
-    got = await events_until(client, lambda message: isinstance(message, JobQueued) and message.job == "third")
+    got += await events_until(client, lambda message: isinstance(message, JobQueued) and message.job == "third")
     assert [message.position for message in got if isinstance(message, JobQueued)] == [0, 1, 2]
     late = await served.client()
     assert [(row.job, row.state) for row in late.welcome.jobs] == [
@@ -132,29 +133,31 @@ async def test_a_running_job_can_be_cancelled_and_the_worker_lives_on(served: Se
     assert (await status(client)).worker_pid == worker
 
 
-async def test_a_job_that_does_not_stop_is_stopped_with_its_worker(served: Served) -> None:
-    client = await served.client()
-    await client.send(job("one", "deaf"))
-    await first(client, JobStarted)
-    worker = (await status(client)).worker_pid
-    await client.send(job("two"))
-    await client.send(Cancel(job="one"))
-    end = await end_of(client, "one")
-    assert isinstance(end, JobCancelled)
-    assert end.latency_s >= QUICK.cancel_s
-    assert isinstance(await end_of(client, "two"), JobFinished)
-    assert (await status(client)).worker_pid != worker
-
-
-async def test_a_job_is_cancelled_once(served: Served) -> None:
-    client = await served.client()
-    await client.send(job("one", "deaf"))
-    await first(client, JobStarted)
-    for _ in range(3):
+async def test_a_job_that_does_not_stop_is_stopped_with_its_worker() -> None:
+    async with serving(limits=HASTY) as served:
+        client = await served.client()
+        await client.send(job("one", "deaf"))
+        await first(client, JobStarted)
+        worker = (await status(client)).worker_pid
+        await client.send(job("two"))
         await client.send(Cancel(job="one"))
-    await end_of(client, "one")
-    await client.send(Cancel(job="one"))
-    got = await events_until(client, lambda message: isinstance(message, Refused))
+        end = await end_of(client, "one")
+        assert isinstance(end, JobCancelled)
+        assert end.latency_s >= HASTY.cancel_s
+        assert isinstance(await end_of(client, "two"), JobFinished)
+        assert (await status(client)).worker_pid != worker
+
+
+async def test_a_job_is_cancelled_once() -> None:
+    async with serving(limits=HASTY) as served:
+        client = await served.client()
+        await client.send(job("one", "deaf"))
+        await first(client, JobStarted)
+        for _ in range(3):
+            await client.send(Cancel(job="one"))
+        await end_of(client, "one")
+        await client.send(Cancel(job="one"))
+        got = await events_until(client, lambda message: isinstance(message, Refused))
     assert isinstance(got[-1], Refused)
     assert "ended already (cancelled)" in got[-1].message
     assert not [message for message in got if isinstance(message, JobCancelled)]
@@ -204,7 +207,7 @@ async def test_a_worker_that_talks_nonsense_is_replaced(served: Served) -> None:
 
 async def test_a_worker_without_a_sign_of_life_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_WORKER_HEART", "none")
-    async with serving(limits=msgspec.structs.replace(QUICK, hung_s=0.3)) as served:
+    async with serving(limits=msgspec.structs.replace(PATIENT, hung_s=0.3)) as served:
         client = await served.client()
         await client.send(job("one", "wait"))
         failed = await end_of(client, "one")
@@ -213,7 +216,7 @@ async def test_a_worker_without_a_sign_of_life_is_replaced(monkeypatch: pytest.M
 
 
 async def test_a_heartbeat_is_a_sign_of_life() -> None:
-    async with serving(limits=msgspec.structs.replace(QUICK, hung_s=0.5)) as served:
+    async with serving(limits=msgspec.structs.replace(PATIENT, hung_s=0.5)) as served:
         client = await served.client()
         await client.send(job("one", "wait"))
         beats = 0
@@ -388,12 +391,35 @@ async def test_at_an_orderly_stop_the_running_job_is_cancelled_and_the_rest_wait
 
 
 async def test_a_server_is_stopped_although_the_worker_does_not_listen() -> None:
-    async with serving(limits=msgspec.structs.replace(QUICK, stop_s=0.2)) as served:
+    async with serving(limits=HASTY) as served:
         client = await served.client()
         await client.send(job("one", "deaf"))
         await first(client, JobStarted)
     async with serving() as served:
         assert await served.store.state("one") == "cancelled"
+
+
+async def test_a_server_stays_as_long_as_it_has_a_job_and_then_leaves_by_itself() -> None:
+    hasty = settings.Settings(server=settings.Server(idle_timeout_s=0.1))
+    async with serving(configured=hasty) as served:
+        client = await served.client()
+        await client.send(job("one", "wait"))
+        await first(client, JobStarted)
+        await client.close()
+        done, _ = await asyncio.wait({served.task}, timeout=0.5)
+        assert not done, "it left although a job runs"
+        await served.server.queue.cancel("one")
+        await asyncio.wait_for(asyncio.shield(served.task), DEADLINE_S)
+
+
+async def test_asking_for_the_status_does_not_keep_a_server() -> None:
+    hasty = settings.Settings(server=settings.Server(idle_timeout_s=0.3))
+    async with serving(configured=hasty) as served:
+        client = await served.client(subscribe=False)
+        told = await status(client)
+        assert 0 < told.idle_s < DEADLINE_S
+        assert told.idle_timeout_s == 0.3
+        await asyncio.wait_for(asyncio.shield(served.task), DEADLINE_S)
 
 
 def test_the_stated_times_are_the_ones_users_are_told() -> None:
