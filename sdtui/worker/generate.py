@@ -13,11 +13,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from sdtui.metadata import OutputError, prepare_output
 from sdtui.params import RANDOM_SEEDS, GenerationParams, check_params, check_size
@@ -27,19 +27,15 @@ from sdtui.worker.cancellation import raise_if, stoppable
 from sdtui.worker.errors import JobProblem
 from sdtui.worker.memory import peak_bytes, reset_peak
 from sdtui.worker.models import LoadedModel, safety_checker
+from sdtui.worker.previews import Previewer
 from sdtui.worker.samplers import build_scheduler
-from sdtui.worker.stages import Batch, run_batch
+from sdtui.worker.saving import save_images
+from sdtui.worker.stages import Batch, StageClock
+from sdtui.worker.steps import StepLog
+from sdtui.worker.stepwise import run_stepwise
+from sdtui.worker.whole import run_whole
 
 Emit = Callable[[Message], None]
-
-
-@dataclass
-class JobState:
-    """What a running job has done so far."""
-
-    began: float = field(default_factory=time.perf_counter)
-    paths: list[str] = field(default_factory=list)
-    largest_bytes: int = 0
 
 
 def run_job(
@@ -53,43 +49,41 @@ def run_job(
 ) -> list[str]:
     """Run a job to its end and return the paths of its pictures.
 
-    Emits the job's events from `JobStarted` to `JobFinished`. Raises `JobProblem` (with the field), `Cancelled`, or what
-    the libraries raise; then nothing of an unfinished picture is on disk, and the model can be used again.
-    `began` is when the job came in, by `time.perf_counter`, where that was before.
+    Emits the job's events from `JobStarted` to `JobFinished`. Raises `JobProblem` (with the field), `OutputError`,
+    `Cancelled`, or what the libraries raise; then nothing of an unfinished picture is on disk, and the model can be
+    used again. `began` is when the job came in, by `time.perf_counter`, where that was before.
     """
-    params = resolve(model, submit.params)
-    state = JobState() if began is None else JobState(began)
+    began = time.perf_counter() if began is None else began
+    params, pipe, device = resolve(model, submit.params), model.pipe, model.hardware.device
     seeds = seeds_of(params)
-    schedulers_of = _checked(model, params, seeds)
-    try:
-        prepare_output(Path(submit.output_dir))
-    except OutputError as error:
-        raise JobProblem(str(error), error.field) from error
-    device = model.hardware.device
-    reset_peak(device)
-    emit(JobStarted(job=submit.job, seed=seeds[0], params=params, total_images=len(seeds)))
+    batches = [seeds[start : start + params.batch_size] for start in range(0, len(seeds), params.batch_size)]
+    scheduler = _scheduler(model, params, batches[0])
+    _check_output(Path(submit.output_dir))
     safety = safety_checker(model, offline=offline) if params.safety_checker else None
-    own = model.pipe.scheduler
+    emit(JobStarted(job=submit.job, seed=seeds[0], params=params, total_images=len(seeds)))
+    reset_peak(device)
+    paths: list[str] = []
+    largest_bytes = 0
     try:
-        with stoppable(model.pipe, cancelled):
-            for index in range(params.batch_count):
+        with stoppable(pipe, cancelled):
+            for index, batch_seeds in enumerate(batches):
                 raise_if(cancelled)
-                batch_seeds = seeds[index * params.batch_size : (index + 1) * params.batch_size]
-                model.pipe.scheduler = schedulers_of(batch_seeds)
-                batch = Batch(index, batch_seeds, params, safety, time.perf_counter())
-                run_batch(model, submit, batch, state, emit=emit, cancelled=cancelled)
+                pipe.scheduler = scheduler if index == 0 else _scheduler(model, params, batch_seeds)
+                clock = StageClock(submit.job, index, emit)
+                now = time.perf_counter()
+                batch = Batch(model, submit, params, index, batch_seeds, safety, emit, cancelled, clock, now)
+                log = _step_log(batch)
+                images = run_stepwise(batch, log) if model.simple else run_whole(batch, log)
+                raise_if(cancelled)
+                paths += save_images(batch, images)
+                largest_bytes = max(largest_bytes, log.largest_bytes)
     finally:
-        model.pipe.scheduler = own
-        model.pipe.maybe_free_model_hooks()
-    emit(
-        JobFinished(
-            job=submit.job,
-            elapsed_s=time.perf_counter() - state.began,
-            images=tuple(state.paths),
-            peak_memory_bytes=peak_bytes(device, state.largest_bytes),
-        )
-    )
-    return state.paths
+        pipe.scheduler = model.own_scheduler
+        pipe.maybe_free_model_hooks()
+    elapsed_s = time.perf_counter() - began
+    peak = peak_bytes(device, largest_bytes)
+    emit(JobFinished(job=submit.job, elapsed_s=elapsed_s, images=tuple(paths), peak_memory_bytes=peak))
+    return paths
 
 
 def resolve(model: LoadedModel, params: GenerationParams) -> GenerationParams:
@@ -115,11 +109,40 @@ def seeds_of(params: GenerationParams) -> list[int]:
     return [first + index for index in range(params.batch_count * params.batch_size)]
 
 
-def _checked(model: LoadedModel, params: GenerationParams, seeds: list[int]) -> Callable[[list[int]], Any]:
-    """A maker of schedulers for the batches, after one was made to see that it can be. Raises `JobProblem`."""
+def _scheduler(model: LoadedModel, params: GenerationParams, seeds: list[int]) -> Any:
+    return build_scheduler(model.own_scheduler, model.info.schedulers, params, seeds)
 
-    def make(batch_seeds: list[int]) -> Any:
-        return build_scheduler(model.own_scheduler, model.info.schedulers, params, batch_seeds)
 
-    make(seeds[: params.batch_size])
-    return make
+def _check_output(directory: Path) -> None:
+    """Whether the pictures can be written, before minutes are spent on them."""
+    try:
+        prepare_output(directory)
+    except OutputError as error:
+        raise JobProblem(str(error), error.field) from error
+
+
+def _step_log(batch: Batch) -> StepLog:
+    params = batch.params
+    return StepLog(
+        job=batch.submit.job,
+        batch_index=batch.index,
+        device=batch.model.hardware.device,
+        emit=batch.emit,
+        previewer=Previewer(batch.model.previews, batch.submit.preview, (params.width or 0) * (params.height or 0)),
+        cancelled=batch.cancelled,
+        unpack=_unpacker(batch.pipe, params),
+    )
+
+
+def _unpacker(pipe: Any, params: GenerationParams) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Flux and its kin hold latents as (B, n, C) tokens; this gives them back their rows and columns."""
+    if not hasattr(pipe, "_unpack_latents"):
+        return None
+
+    def unpack(latents: torch.Tensor) -> torch.Tensor:
+        if latents.ndim != 3:
+            return latents
+        unpacked: torch.Tensor = pipe._unpack_latents(latents, params.height, params.width, pipe.vae_scale_factor)
+        return unpacked
+
+    return unpack

@@ -1,0 +1,66 @@
+"""Every family but SD 1.x and 2.x: the pipeline runs as a whole, and its stages are seen from outside."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sdtui.worker.errors import JobProblem
+from sdtui.worker.stages import Batch, StageClock, call_pipeline, latents_seen, report_tokens, seen
+from sdtui.worker.steps import StepLog, tensor_fact
+from sdtui.worker.watch import watched
+
+
+def run_whole(batch: Batch, log: StepLog) -> list[Image.Image]:
+    """The pictures of a batch, from a pipeline that encodes and decodes in its own way.
+
+    Raises `JobProblem`, `Cancelled`, or what the libraries raise.
+    """
+    pipe, clock = batch.pipe, batch.clock
+    if getattr(pipe, "tokenizer", None) is not None:
+        report_tokens(batch, guided=batch.model.info.guides)
+    with ExitStack() as watching:
+        watching.enter_context(latents_seen(batch, log))
+        watching.enter_context(watched(pipe, log))
+        watching.enter_context(
+            seen(pipe, "encode_prompt", lambda: clock.start("embeddings"), lambda result: _embedded(clock, result))
+        )
+        if getattr(pipe, "vae", None) is not None:
+            watching.enter_context(
+                seen(pipe.vae, "decode", lambda: _begin_decode(clock, log), lambda result: _decoded(clock, result))
+            )
+        images = list(call_pipeline(batch, prompt=batch.params.prompt, output_type="pil", **_more(batch)).images)
+    log.flush()
+    clock.finish("denoise")
+    return images
+
+
+def _more(batch: Batch) -> dict[str, Any]:
+    params, pipe = batch.params, batch.pipe
+    more: dict[str, Any] = {"negative_prompt": params.negative_prompt} if batch.model.info.guides else {}
+    if params.clip_skip:
+        if "clip_skip" not in inspect.signature(type(pipe).__call__).parameters:
+            raise JobProblem(f"{type(pipe).__name__} has no clip skip; it must be 0.", "clip_skip")
+        more["clip_skip"] = params.clip_skip
+    return more
+
+
+def _embedded(clock: StageClock, result: Any) -> None:
+    parts = result if isinstance(result, (tuple, list)) else (result,)
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    clock.finish("embeddings", tuple(tensor_fact(f"embeddings {index}", tensor) for index, tensor in enumerate(tensors)))
+
+
+def _begin_decode(clock: StageClock, log: StepLog) -> None:
+    log.flush()
+    clock.finish("denoise")
+    clock.start("decode")
+
+
+def _decoded(clock: StageClock, result: Any) -> None:
+    picture = result[0] if isinstance(result, (tuple, list)) else getattr(result, "sample", None)
+    clock.finish("decode", (tensor_fact("image", picture, stats=True),) if isinstance(picture, torch.Tensor) else ())
