@@ -6,7 +6,6 @@ section 2.4: lower-cased byte-level BPE); a folder with only `tokenizer.json` is
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +54,8 @@ class TokenCounter:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    import json  # late, as everything here that the first frame can do without
+
     content = json.loads(path.read_text("utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is no JSON object")

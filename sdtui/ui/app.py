@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -24,9 +27,12 @@ class SdtuiApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     DEFAULT_MODE = SCREENS[0].name
-    CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-normal"), (190, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (32, "-tall")]
+    CSS_PATH: ClassVar[list[str | PurePath]] = [
+        "app.tcss",
+        "screens/create.tcss",
+    ]  # the first screen's, so that all is parsed at once
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (190, "-wide")]  # noqa: RUF012 - Textual reads it as an instance variable
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012 - as above
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "show_help", "Help", id="app.help", tooltip="Every key", priority=True),
         Binding("ctrl+p", "command_palette", "Commands", id="app.commands", tooltip="Find a command by its name", priority=True),
@@ -54,8 +60,16 @@ class SdtuiApp(App[None]):
         self._still: Any = None
         for entry in SCREENS:
             self.add_mode(entry.name, partial(self._make_screen, entry.name))
-        self._register_themes()
+        self._use_first_theme()
         self.set_keymap(settings.keymap)
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Run until the user leaves. Nothing made before the first frame is garbage, so collecting waits until then."""
+        gc.disable()
+        try:
+            super().run(*args, **kwargs)
+        finally:
+            gc.enable()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for themes that do not state them."""
@@ -71,13 +85,22 @@ class SdtuiApp(App[None]):
 
     def _make_screen(self, name: str) -> Screen[Any]:
         entry = next(entry for entry in SCREENS if entry.name == name)
-        return entry.make(self._settings, self._feed, self._still)
+        screen = entry.make(self._settings, self._feed, self._still)
+        screen.add_class(*self._breakpoints_now())  # set later, each would style every widget again before the first frame
+        return screen
+
+    def _breakpoints_now(self) -> list[str]:
+        columns, rows = shutil.get_terminal_size()
+        pairs = ((columns, self.HORIZONTAL_BREAKPOINTS), (rows, self.VERTICAL_BREAKPOINTS))
+        return [[name for least, name in breakpoints if size >= least][-1] for size, breakpoints in pairs if breakpoints]
 
     def on_mount(self) -> None:
         """The first frame comes first, then the connection."""
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
+        gc.enable()
+        self._register_all_themes()
         for complaint in self._complaints:
             self.notify(complaint, title="Theme", severity="warning", timeout=15, markup=False)
         self._complaints.clear()
@@ -85,18 +108,33 @@ class SdtuiApp(App[None]):
 
     # --- themes ----------------------------------------------------------------------------------------------------
 
-    def _register_themes(self) -> None:
-        for path in theme_files():
-            try:
-                self.register_theme(load_theme(path))
-            except SettingsError as error:
-                self._complaints.append(str(error))
+    def _use_first_theme(self) -> None:
+        """Before the first frame only the chosen theme is read; it lies in a file of its name, as all of ours do."""
         chosen = self._settings.general.theme
+        for path in theme_files():
+            if path.stem == chosen:
+                self._register_from(path)
+        if chosen not in self.own_themes:
+            self._register_all_themes()
+        self._use_theme(chosen)
+
+    def _use_theme(self, chosen: str) -> None:
         if chosen not in self.own_themes:
             self._complaints.append(f"Theme {chosen!r} is not known; {nearest(chosen, self.own_themes)}")
             chosen = DEFAULT_THEME
         if chosen in self.own_themes:
             self.theme = chosen
+
+    def _register_all_themes(self) -> None:
+        for path in theme_files():
+            self._register_from(path)
+
+    def _register_from(self, path: Path) -> None:
+        try:
+            self.register_theme(load_theme(path))
+        except SettingsError as error:
+            if str(error) not in self._complaints:
+                self._complaints.append(str(error))
 
     @property
     def own_themes(self) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from sdtui.settings import write_atomically
 
@@ -14,6 +15,10 @@ KEPT: Final = 1000
 """Prompts that stay. A line is at most some 10 kB, so reading all of them takes milliseconds."""
 _SLACK: Final = 200
 """The file is only rewritten when it is this much too long."""
+
+
+def _line(text: str) -> str:
+    return msgspec.json.encode(text).decode() + "\n"
 
 
 class PromptHistory:
@@ -36,21 +41,19 @@ class PromptHistory:
             entries = self.load()
             if entries and entries[-1] == text:
                 return
-            file.write(json.dumps(text, ensure_ascii=True) + "\n")
+            file.write(_line(text))
             file.flush()
             if len(entries) + 1 > KEPT + _SLACK:
                 kept = [*entries, text][-KEPT:]
-                write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+                write_atomically(self._path, "".join(map(_line, kept)).encode())
 
     def load(self) -> list[str]:
         """Every prompt kept, oldest first; lines that are no JSON string are passed over."""
         entries: list[str] = []
         with contextlib.suppress(OSError):
             for line in self._path.read_text("utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
-                    if isinstance(entry, str):
-                        entries.append(entry)
+                with contextlib.suppress(msgspec.DecodeError):
+                    entries.append(msgspec.json.decode(line, type=str))
         return entries[-KEPT:]
 
     def older(self, current: str) -> str | None:

@@ -20,13 +20,11 @@ from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
 from sdtui.protocol import Cancel, LoadModel, ModelInfo, PreviewOptions, Submit, new_job_id
 from sdtui.settings import Settings, history_path, output_dir
 from sdtui.text import count_noun
-from sdtui.tokens import TokenCounter, TokenizerError
 from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
 from sdtui.ui.history import PromptHistory
 from sdtui.ui.screens import SCREENS
 from sdtui.ui.screens.create_events import show_event, show_state
-from sdtui.ui.widgets.field import FieldRow
 from sdtui.ui.widgets.form import Form
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
@@ -66,7 +64,7 @@ class CreateScreen(Screen[None]):
     help_line = query_one("#help", Static)
 
     def __init__(self, settings: Settings, feed: Feed, *, still: type[Surface] | None = None) -> None:
-        super().__init__()
+        super().__init__(classes=f"-tab-{PANES[0][0]}")
         self.settings = settings
         self.feed = feed
         self.following = Following()
@@ -95,9 +93,9 @@ class CreateScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Ask for events; the connection itself is made after the first frame."""
-        self.set_class(True, f"-tab-{PANES[0][0]}")
         self.feed.listen(self)
         self.feed.view(self.picture)
+        self.app.call_after_refresh(self.form.mount_rows)  # the app is refreshed last, when the first frame is out
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
@@ -121,6 +119,8 @@ class CreateScreen(Screen[None]):
                 self.run_worker(self._load_counter(info.tokenizer_dir, info.max_tokens), exclusive=True, exit_on_error=False)
 
     async def _load_counter(self, folder: str, max_tokens: int) -> None:
+        from sdtui.tokens import TokenCounter, TokenizerError
+
         try:
             counter: TokenCounter | None = await asyncio.to_thread(TokenCounter.load, Path(folder), max_tokens)
         except TokenizerError as error:
@@ -227,7 +227,7 @@ class CreateScreen(Screen[None]):
 
     def action_reset_field(self) -> None:
         """Put the focused field back to its default."""
-        row = self._focused_row()
+        row = self.form.focused_row
         if row is not None:
             self.form.reset_field(row.field.name)
         elif isinstance(self.focused, PromptBox):
@@ -271,7 +271,7 @@ class CreateScreen(Screen[None]):
 
     @on(Form.Changed)
     def _field_changed(self, event: Form.Changed) -> None:
-        row = self._focused_row()
+        row = self.form.focused_row
         if row is not None and row.field.name == event.name:
             self._say_help(event.problem or row.help, wrong=bool(event.problem))
 
@@ -294,7 +294,7 @@ class CreateScreen(Screen[None]):
 
     @on(DescendantFocus)
     def _focus_moved(self) -> None:
-        row = self._focused_row()
+        row = self.form.focused_row
         if row is not None:
             self._say_help(row.error or row.help, wrong=bool(row.error))
         elif isinstance(self.focused, PromptBox):
@@ -304,10 +304,6 @@ class CreateScreen(Screen[None]):
             self._say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest.")
         else:
             self._say_help("")
-
-    def _focused_row(self) -> FieldRow | None:
-        parent = self.focused.parent if self.focused is not None else None
-        return parent if isinstance(parent, FieldRow) else None
 
     def _say_help(self, text: str, *, wrong: bool = False) -> None:
         self.help_line.set_class(wrong, "-wrong")

@@ -18,13 +18,14 @@ from sdtui.protocol import (
     QueueChanged,
     Refused,
     Replay,
+    ServerStatus,
     StageStarted,
     StepFinished,
     WorkerDied,
     WorkerReady,
     WorkerStage,
 )
-from sdtui.text import safe_text
+from sdtui.text import count_noun, format_seconds, safe_text
 from sdtui.ui.feed import FeedState
 from sdtui.ui.rows import NoteRow, StepHead, rows_for
 
@@ -102,6 +103,8 @@ def show_event(screen: CreateScreen, event: Message) -> None:
             screen.header.set_queue(event.queued)
         case Refused():
             _refused(screen, event)
+        case ServerStatus():
+            _show_status(screen, event)
         case WorkerStage() | WorkerReady() | ModelLoaded() | ModelFailed() | DownloadProgress() | WorkerDied():
             _show_worker_event(screen, event)
         case _:
@@ -119,6 +122,16 @@ def _refused(screen: CreateScreen, event: Refused) -> None:
         screen.show_problem(event.field, message)
     else:
         screen.notify(message, title="Refused", severity="error", markup=False)
+
+
+def _show_status(screen: CreateScreen, event: ServerStatus) -> None:
+    lines = (
+        f"sdtui {event.version}, pid {event.pid}, up {format_seconds(event.uptime_s)}, {count_noun(event.clients, 'client')}",
+        f"worker {event.worker}" + (f", pid {event.worker_pid}" if event.worker_pid is not None else ""),
+        f"{count_noun(event.queued, 'job')} queued" + (f", {event.running} runs" if event.running else ""),
+        f"log {event.log}",
+    )
+    screen.notify(safe_text("\n".join(lines), multiline=True), title="Server", timeout=15, markup=False)
 
 
 def _show_worker_event(screen: CreateScreen, event: Message) -> None:

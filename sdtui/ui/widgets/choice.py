@@ -39,7 +39,7 @@ class Choice(Widget, can_focus=True):
             return self.choice
 
     def __init__(self, title: str, choices: Sequence[tuple[str, str]], value: str) -> None:
-        super().__init__()
+        super().__init__(classes="editor")
         self._title = title
         self._choices = list(choices)
         self.set_reactive(Choice.value, value)

@@ -24,15 +24,6 @@ LONGEST_VALUE: Final = 500
 _YES_NO: Final = (("no", "no"), ("yes", "yes"))
 
 
-def default_text(field: ParamField) -> str:
-    """A field's default as the form writes it."""
-    if field.default is None:
-        return ""
-    if field.kind == "bool":
-        return "yes" if field.default else "no"
-    return str(field.default)
-
-
 def first_choices(field: ParamField) -> list[tuple[str, str]]:
     """The values a field can take before the model says more; empty where anything may be typed."""
     if field.kind == "bool":
@@ -53,7 +44,7 @@ class FieldInput(Input):
     ]
 
     def __init__(self, field: ParamField, value: str) -> None:
-        super().__init__(value, compact=True, max_length=LONGEST_VALUE, select_on_focus=True)
+        super().__init__(value, compact=True, max_length=LONGEST_VALUE, select_on_focus=True, classes="editor")
         self._field = field
         self.start_from: int | None = None
         """Where counting begins in an empty field: the size the model was made for."""
@@ -79,9 +70,8 @@ class FieldInput(Input):
         self.cursor_position = len(self.value)
 
     def _on_paste(self, event: Paste) -> None:
-        """One line, nothing a terminal would act on, and not without end."""
+        """One line, nothing a terminal would act on, and not without end. Textual then calls Input's own handler."""
         event.text = safe_text(event.text.strip(), limit=LONGEST_VALUE)
-        super()._on_paste(event)
 
 
 class FieldRow(Widget):
@@ -103,7 +93,6 @@ class FieldRow(Widget):
         self.field = field
         choices = first_choices(field)
         self.editor: Choice | FieldInput = Choice(field.spec.label, choices, text) if choices else FieldInput(field, text)
-        self.editor.set_class(True, "editor")
 
     def compose(self) -> ComposeResult:
         """The editor; the error comes when there is one."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Static
 
 from sdtui.params import (
@@ -23,17 +23,27 @@ from sdtui.params import (
 )
 from sdtui.protocol import ModelInfo
 from sdtui.schedulers import MODEL_DEFAULT, SIGMAS
-from sdtui.ui.widgets.field import FieldRow, default_text
+
+if TYPE_CHECKING:
+    from sdtui.ui.widgets.field import FieldRow
 
 GROUPS: Final = {"main": "", "size": "", "advanced": "Batches and text", "model": "Model"}
-"""The groups in the order they are shown, with a heading where one helps. The last two are mounted after the first frame."""
-_LATE: Final = ("advanced", "model")
+"""The groups in the order they are shown, with a heading where one helps."""
 LOCK: Final = "⚿"
 
 
 def fields_of(group: str) -> list[ParamField]:
     """The fields of a group, in the order of the parameters."""
     return [field for field in FIELDS if field.spec.group == group]
+
+
+def default_text(field: ParamField) -> str:
+    """A field's default as the form writes it."""
+    if field.default is None:
+        return ""
+    if field.kind == "bool":
+        return "yes" if field.default else "no"
+    return str(field.default)
 
 
 class Form(VerticalScroll, can_focus=False):
@@ -56,30 +66,26 @@ class Form(VerticalScroll, can_focus=False):
         self._model: ModelInfo | None = None
         self._last_seed: int | None = None
 
-    def compose(self) -> ComposeResult:
-        """The fields that are used most; the others follow when the app is on the screen."""
-        for group in GROUPS:
-            if group not in _LATE:
-                yield from self._make_rows(group)
+    async def mount_rows(self) -> None:
+        """Make the fields. Called after the first frame: they are two thirds of the screen's widgets."""
+        from sdtui.ui.widgets.field import FieldRow
 
-    def on_mount(self) -> None:
-        """The seed says what empty means; the rest comes after the first frame."""
+        widgets: list[Widget] = []
+        for group, heading in GROUPS.items():
+            rows = [FieldRow(field, self._defaults[field.name]) for field in fields_of(group)]
+            self._rows |= {row.field.name: row for row in rows}
+            widgets += [Static(heading, classes="group", markup=False), *rows] if heading else rows
+        await self.mount(*widgets)
         self._describe()
-        self.call_after_refresh(self._mount_late)
-
-    async def _mount_late(self) -> None:
-        for group in _LATE:
-            await self.mount(Static(GROUPS[group], classes="group", markup=False), *self._make_rows(group))
-        self._describe()
-
-    def _make_rows(self, group: str) -> list[FieldRow]:
-        rows = [FieldRow(field, self._defaults[field.name]) for field in fields_of(group)]
-        self._rows |= {row.field.name: row for row in rows}
-        return rows
 
     def row(self, name: str) -> FieldRow | None:
         """The row of a parameter, None before it is mounted."""
         return self._rows.get(name)
+
+    @property
+    def focused_row(self) -> FieldRow | None:
+        """The row whose editor has the focus."""
+        return next((row for row in self._rows.values() if row.editor.has_focus), None)
 
     def text(self, name: str) -> str:
         """What is written in a field."""

@@ -114,5 +114,7 @@ def _speed(mean_s: float) -> str:
 
 
 def _rough_seconds(seconds: float) -> str:
-    """A time to go: whole seconds, as the tenth is never right."""
-    return format_seconds(seconds) if seconds >= 60 else f"{seconds:.0f} s"
+    """A time to go: whole seconds where the tenth would never be right."""
+    if seconds >= 60:
+        return format_seconds(seconds)
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import events
 from textual.binding import Binding, BindingType
@@ -13,8 +13,10 @@ from textual.widgets import TextArea
 
 from sdtui.params import MAX_PROMPT_CHARACTERS
 from sdtui.text import safe_text
-from sdtui.tokens import TokenCounter
 from sdtui.ui.history import PromptHistory
+
+if TYPE_CHECKING:
+    from sdtui.tokens import TokenCounter
 
 _COUNT_AT_ONCE: Final = 2_000
 """Characters that are counted in well under a millisecond; longer texts are counted in a thread."""
@@ -95,9 +97,9 @@ class PromptBox(TextArea):
         self.border_subtitle = Content(figures)
 
     async def _on_key(self, event: events.Key) -> None:
+        """Typing makes a new draft. Textual then calls TextArea's own handler."""
         if event.is_printable:
             self.past.leave()
-        await super()._on_key(event)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Take the text without control characters; refuse what no prompt can hold, before it is laid out."""

@@ -87,7 +87,7 @@ class StepLog(ScrollView, can_focus=True):
 
     def text_of(self, index: int) -> str:
         """A row as plain text."""
-        return row_text(self._rows[index], max(40, self.scrollable_content_region.width))
+        return row_text(self._rows[index], max(40, self.scrollable_content_region.width - 1))
 
     def append(self, *rows: LogRow) -> None:
         """Add rows at the end; they are shown within a thirtieth of a second."""
@@ -158,7 +158,7 @@ class StepLog(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """The row at a line of the window."""
         index = y + self.scroll_offset.y
-        width = self.scrollable_content_region.width
+        width = max(1, self.scrollable_content_region.width - 1)  # a cell of air before the scrollbar
         if index >= len(self._rows):
             return Strip.blank(width, self.rich_style)
         selected = index == self.cursor and self.has_focus
@@ -175,7 +175,7 @@ class StepLog(ScrollView, can_focus=True):
             Segment(text, self.get_component_rich_style(f"step-log--{tone}", partial=True) + ground)
             for text, tone in row.spans(width)
         ]
-        return Strip(segments).adjust_cell_length(width, self.rich_style + ground).apply_style(self.rich_style)
+        return Strip(segments).adjust_cell_length(width, ground).apply_style(self.rich_style)
 
     def action_move_cursor(self, by: int) -> None:
         """Select the row above or below."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -16,12 +17,14 @@ from sdtui.ui.widgets.preview.halfcell import HalfCellSurface
 from sdtui.ui.widgets.preview.rate import Rate
 from sdtui.ui.widgets.preview.surface import Frame, Surface
 
+_NOTHING_YET: Final = "The picture forms here.\nF5 starts."
+
 
 class Picture(Vertical):
     """Shows the previews of one job, and its pictures when they are on disk."""
 
     def __init__(self, *, still: type[Surface] | None = None, id: str | None = None) -> None:
-        super().__init__(id=id)
+        super().__init__(id=id, classes="-empty")
         self.border_title = "Picture"
         self.job: str | None = None
         """Only frames of this job are shown; the screen sets it."""
@@ -32,14 +35,10 @@ class Picture(Vertical):
 
     def compose(self) -> ComposeResult:
         """The live surface, and words where there is no picture yet."""
-        yield Static(id="no-picture", markup=False)
+        yield Static(Content(_NOTHING_YET), id="no-picture", markup=False)
         yield self._live
 
-    def on_mount(self) -> None:
-        """Nothing to see yet."""
-        self.clear()
-
-    def clear(self, words: str = "The picture forms here.\nF5 starts.") -> None:
+    def clear(self, words: str = _NOTHING_YET) -> None:
         """Show words instead of a picture."""
         self._live.clear()
         self._show_still(False)
