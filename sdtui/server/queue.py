@@ -21,7 +21,6 @@ from sdtui.protocol import (
     JobFailed,
     JobQueued,
     JobRow,
-    LoadModel,
     Message,
     PreviewReady,
     QueueChanged,
@@ -110,15 +109,6 @@ class JobQueue:
     def restore(self, queued: Iterable[tuple[Submit, float]]) -> None:
         """Take over what waited when the last server left."""
         self.waiting.update((submit.job, Job(submit, created_at)) for submit, created_at in queued)
-
-    def first_model(self) -> LoadModel | None:
-        """The model that the next job needs."""
-        params = next((job.submit.params for job in self.waiting.values()), None)
-        if params is None:
-            return None
-        return LoadModel(
-            model=params.model, revision=params.revision, variant=params.variant, dtype=params.dtype, device=params.device
-        )
 
     def rows(self) -> list[JobRow]:
         """The running and the waiting jobs, oldest first."""

@@ -293,9 +293,11 @@ class Server:
 
     # --- the worker -------------------------------------------------------------------------------------------------
 
-    def first_model(self) -> LoadModel:
-        """What a new worker should load: what the next job needs, else the last good model, else the one of the settings."""
-        return self.queue.first_model() or self.supervisor.last_load or LoadModel(model=self._settings.general.model)
+    def first_model(self) -> LoadModel | None:
+        """The last good model, else the one of the settings; a job that runs brings its own."""
+        if self.queue.running is not None:
+            return None
+        return self.supervisor.last_load or LoadModel(model=self._settings.general.model)
 
     def on_worker_event(self, event: Message) -> None:
         """Pass on what the worker says."""

@@ -14,6 +14,9 @@ from typing import Final, Protocol
 
 from sdtui.protocol import (
     DownloadProgress,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
     JobStarted,
     LoadModel,
     Message,
@@ -41,8 +44,8 @@ log = logging.getLogger(__name__)
 class Listener(Protocol):
     """Who wants to know what the worker says and when it dies."""
 
-    def first_model(self) -> LoadModel:
-        """What a new worker should load at once."""
+    def first_model(self) -> LoadModel | None:
+        """What a new worker should load, None when it has a job already."""
         ...
 
     def on_worker_event(self, event: Message) -> None:
@@ -117,12 +120,12 @@ class Supervisor:
         self._wake.set()
 
     def load(self, command: LoadModel) -> None:
-        """Load a model, on a new worker where there is none just now."""
-        if self._process is None:
+        """Load a model, as soon as there is a worker that can."""
+        if self.ready:
+            self.send(command)
+        else:
             self._asked = command
             self.wake()
-        else:
-            self.send(command)
 
     def send(self, message: Message) -> None:
         """Send a command; it is lost when the worker is just dying, and its death is reported."""
@@ -185,8 +188,6 @@ class Supervisor:
             await self._let_go(process)
         watch = asyncio.create_task(self._watch(process))
         try:
-            self.send(self._asked or self._listener.first_model())
-            self._asked = None
             broken = await self._read(process)
         finally:
             watch.cancel()
@@ -226,15 +227,26 @@ class Supervisor:
                 self._last_sign = time.monotonic()
                 self._note(event)
                 self._listener.on_worker_event(event)
+                if isinstance(event, WorkerReady):
+                    self._load_first()
                 await asyncio.sleep(0)  # in a burst the clients' senders must have their turn
         except ProtocolError as error:
             return "" if process.returncode is not None else f"it sent what is no message: {error}"
         return ""
 
+    def _load_first(self) -> None:
+        """Not earlier: until now its imports kept it busy, and a job may have come that needs another model."""
+        command = self._asked or self._listener.first_model()
+        self._asked = None
+        if command is not None:
+            self.send(command)
+
     def _note(self, event: Message) -> None:
         match event:
             case WorkerStage(stage=stage, state="started"):
                 self._open_stages.append(stage)
+                if stage == "model":
+                    self.model = None
             case WorkerStage(stage=stage):
                 self._open_stages = [name for name in self._open_stages if name != stage]
             case WorkerReady():
@@ -246,6 +258,8 @@ class Supervisor:
             case ModelFailed():
                 self.model = None
                 self._open_stages.clear()
+            case JobFinished() | JobFailed() | JobCancelled():
+                self._open_stages.clear()  # a load that was cancelled does not say so by itself
             case DownloadProgress() if not self._open_stages:
                 self._open_stages.append("model")
         self._settled_at = math.inf if self.loading else min(self._settled_at, self._last_sign)

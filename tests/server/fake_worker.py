@@ -91,7 +91,7 @@ def preview(job: str, index: int, size: int = 8) -> PreviewReady:
 
 class FakeWorker:
     def __init__(self) -> None:
-        self.cancel = asyncio.Event()
+        self.cancelled: dict[str, asyncio.Event] = {}
         self.submits: asyncio.Queue[Submit] = asyncio.Queue()
 
     def say(self, message: Message) -> None:
@@ -112,10 +112,11 @@ class FakeWorker:
             match command:
                 case LoadModel(model=model):
                     self.say(ModelLoaded(info=model_info(model), elapsed_s=0.1))
-                case Submit():
+                case Submit(job=job):
+                    self.cancelled[job] = asyncio.Event()
                     self.submits.put_nowait(command)
-                case Cancel():
-                    self.cancel.set()
+                case Cancel(job=job):
+                    self.cancelled[job].set()
         jobs.cancel()
         beats.cancel()
 
@@ -139,7 +140,6 @@ class FakeWorker:
     async def work(self) -> None:
         while True:
             submit = await self.submits.get()
-            self.cancel.clear()
             await self.generate(submit)
 
     async def generate(self, submit: Submit) -> None:
@@ -149,7 +149,7 @@ class FakeWorker:
         self.say(preview(job, 0))
         match words:
             case ["wait", *_]:
-                await self.cancel.wait()
+                await self.cancelled[job].wait()
                 self.say(JobCancelled(job=job, latency_s=0.001))
                 return
             case ["deaf", *_]:
