@@ -29,10 +29,11 @@ from sdtui.text import count_noun, format_bytes, format_seconds, safe_text
 
 Span = tuple[str, str]
 """Text and its tone: `text`, `muted`, `accent`, `success`, `warning`, `error`."""
-WIDE: Final = 66
+WIDE: Final = 74
 """Cells from which a step shows what the network said and the memory too."""
 _TEXT_LIMIT: Final = 2000
 _NAME: Final = 12
+_WORD_END: Final = "</w>"
 _TENSOR_NAMES: Final = {
     "prompt_embeds": "embeddings",
     "negative_prompt_embeds": "negative",
@@ -54,9 +55,10 @@ class NoteRow(msgspec.Struct, frozen=True):
     text: str
     tone: str = "muted"
 
-    def spans(self, width_cells: int) -> Sequence[Span]:  # noqa: ARG002 - a sentence has no columns
-        """The sentence."""
-        return ((self.text, self.tone),)
+    def spans(self, width_cells: int) -> Sequence[Span]:
+        """The sentence, with an ellipsis where it is cut; copying takes all of it."""
+        text = self.text if len(self.text) <= width_cells else f"{self.text[: max(0, width_cells - 1)]}…"
+        return ((text, self.tone),)
 
 
 class FactRow(msgspec.Struct, frozen=True):
@@ -126,7 +128,9 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def row_text(row: LogRow, width_cells: int = 100) -> str:
-    """A row as plain text, for copying."""
+    """A row as plain text, for copying; sentences are whole."""
+    if isinstance(row, NoteRow):
+        return row.text
     return "".join(text for text, _ in row.spans(width_cells)).rstrip()
 
 
@@ -163,7 +167,15 @@ def _worker_rows(event: Message) -> list[LogRow]:
             return [NoteRow(f"torch {event.torch}, diffusers {event.diffusers}, {safe_text(event.device_name or event.device)}")]
         case ModelLoaded(info=info):
             total = sum(info.parameters.values())
-            return [FactRow("model", safe_text(info.model), f"{total / 1e6:,.1f} M parameters", event.elapsed_s)]
+            return [
+                FactRow(
+                    "model",
+                    safe_text(info.model),
+                    f"{total / 1e6:,.1f} M parameters",
+                    event.elapsed_s,
+                    shorter=(f"{total / 1e6:,.1f} M",),
+                )
+            ]
         case ModelFailed():
             return [NoteRow(safe_text(event.message, limit=_TEXT_LIMIT), "error")]
         case WorkerDied():
@@ -183,8 +195,8 @@ def _stage_rows(event: StageFinished) -> list[LogRow]:
         return []  # PromptTokens and ImageSaved say more
     rows: list[LogRow] = []
     elapsed: float | None = event.elapsed_s
-    for tensor in event.tensors:
-        name = event.stage if event.stage != "embeddings" else _TENSOR_NAMES.get(tensor.name, tensor.name)
+    for index, tensor in enumerate(event.tensors):
+        name = _TENSOR_NAMES.get(tensor.name) or (event.stage if index == 0 else tensor.name)
         notes = _tensor_notes(tensor)
         rows.append(FactRow(safe_text(name), shape_text(tensor.shape), notes[0], elapsed, shorter=notes[1:]))
         elapsed = None
@@ -203,13 +215,21 @@ def _tensor_notes(tensor: TensorFact) -> tuple[str, ...]:
     return full, "  ".join(part for part in (dtype, brief) if part), brief
 
 
+def _readable_words(words: Sequence[str]) -> str:
+    """The tokens as words: parts of one word are joined by a dot, the marks for start and end are left out."""
+    plain = (word for word in words if not (word.startswith("<|") and word.endswith("|>")))
+    joined = "".join(f"{word.removesuffix(_WORD_END)} " if word.endswith(_WORD_END) else f"{word}·" for word in plain)
+    return safe_text(joined).rstrip(" ·")
+
+
 def _token_rows(event: PromptTokens) -> list[LogRow]:
     which = "tokens" if event.which == "prompt" else "negative"
-    words = " ".join(safe_text(word) for word in event.words)
+    words = _readable_words(event.words)
     rows: list[LogRow] = [
         FactRow(which, f"[1, {event.max_tokens}]", f"{len(event.ids)} used", event.elapsed_s),
-        NoteRow(" " * _NAME + words),
     ]
+    if words:
+        rows.append(NoteRow(" " * _NAME + words))
     if event.cut_off:
         rows.append(NoteRow(f"not read: {safe_text(event.cut_off, limit=_TEXT_LIMIT)}", "warning"))
     return rows

@@ -114,8 +114,14 @@ def preview_event(job: str, index: int, total: int, size_px: int = 64) -> Previe
 def opening(command: Submit, seed: int) -> list[Message]:
     """The events of a job before its first step."""
     job, params = command.job, command.params
-    words = tuple(params.prompt.split())
-    tokens = {"ids": tuple(range(len(words) + 2)), "words": words, "cut_off": "", "max_tokens": 77, "elapsed_s": 0.0004}
+    words = tuple(f"{word}</w>" for word in params.prompt.split())
+    tokens = {
+        "ids": tuple(range(len(words) + 2)),
+        "words": ("<|startoftext|>", *words, "<|endoftext|>"),
+        "cut_off": "",
+        "max_tokens": 77,
+        "elapsed_s": 0.0004,
+    }
     return [
         JobQueued(job=job, params=params, position=0),
         JobStarted(job=job, seed=seed, params=params, total_images=params.batch_count),
@@ -154,7 +160,8 @@ class ScriptedClient:
         self.recorded: dict[str, list[Message]] = {}
         self.step_s = step_s
         self.hold = hold
-        """With `hold`, a job stays in its first step until it is cancelled."""
+        """With `hold`, a job stays in its first step until `go` is set or it is cancelled."""
+        self.go = asyncio.Event()
         self.closed = False
         self._out: asyncio.Queue[Message | None] = asyncio.Queue()
         self._jobs: dict[str, asyncio.Task[None]] = {}
@@ -209,7 +216,7 @@ class ScriptedClient:
             await asyncio.sleep(self.step_s)
             self.emit(step_event(command.job, index, total), preview_event(command.job, index, total, command.preview.max_px))
             if self.hold:
-                await asyncio.Event().wait()
+                await self.go.wait()
         path = await asyncio.to_thread(_save, Path(command.output_dir), seed, command.job)
         self.emit(*closing(command.job, path, seed, time.monotonic() - started), QueueChanged(queued=0, running=None))
 

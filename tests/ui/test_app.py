@@ -20,7 +20,7 @@ from sdtui.ui.widgets.tab_line import TabLine
 from tests.ui.scripted import ScriptedClient
 from tests.ui.stage import stage, until
 
-NASTY = "a [/] cat [bold red]x[/] \\[y] ‮rtl"
+NASTY = "a [/] cat [bold red]x[/] \\[y] \u202ertl"
 RUN_ONCE = """
 import asyncio, sys
 from sdtui.settings import Settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
@@ -26,12 +26,13 @@ from tests.ui.stage import stage, until
 
 
 async def test_a_job_fills_the_log_moves_the_picture_and_finishes() -> None:
-    async with stage() as running:
+    async with stage(ScriptedClient(hold=True)) as running:
         live = running.screen.picture.query_one("#live")
         await running.type("a red cat in the desert")
         await running.pilot.press("f5")
         await until(lambda: live._cells is not None, "first preview")
         first = live._cells
+        running.client.go.set()
         await running.finished()
         await until(lambda: live._cells != first, "another picture")
         log = running.log_text()
@@ -45,7 +46,7 @@ async def test_a_job_fills_the_log_moves_the_picture_and_finishes() -> None:
         assert sum(line.strip().startswith(("1 ", "2 ", "20 ")) for line in log.splitlines()) >= 3
         assert "decode      [1, 3, 128, 128]" in log
         assert "done in" in running.screen.progress.text
-        saved = list(Path(running.client.sent(Submit)[0].output_dir).glob("*.png"))
+        saved = [path for path in os.scandir(running.client.sent(Submit)[0].output_dir) if path.name.endswith(".png")]
         assert len(saved) == 1
         assert saved[0].name in str(running.screen.picture.border_subtitle)
 

@@ -95,7 +95,7 @@ class CreateScreen(Screen[None]):
         """Ask for events; the connection itself is made after the first frame."""
         self.feed.listen(self)
         self.feed.view(self.picture)
-        self.app.call_after_refresh(self.form.mount_rows)  # the app is refreshed last, when the first frame is out
+        self.app.call_after_refresh(self.start)  # the app is refreshed last, when the first frame is out
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
@@ -113,12 +113,22 @@ class CreateScreen(Screen[None]):
         self.model = info
         self.header.set_model(info)
         self.form.set_model(info)
-        if info.tokenizer_dir != self._counter_folder:
-            self._counter_folder = info.tokenizer_dir
-            if info.tokenizer_dir:
-                self.run_worker(self._load_counter(info.tokenizer_dir, info.max_tokens), exclusive=True, exit_on_error=False)
+        if info.tokenizer_dir:
+            self._count_with(info.tokenizer_dir, info.max_tokens)
 
-    async def _load_counter(self, folder: str, max_tokens: int) -> None:
+    def _count_with(self, folder: str, max_tokens: int | None = None) -> None:
+        if folder != self._counter_folder:
+            self._counter_folder = folder
+            self.run_worker(self._load_counter(folder, max_tokens), group="counter", exclusive=True, exit_on_error=False)
+
+    async def start(self) -> None:
+        """The first frame is out: make the form, and count tokens already while the worker starts."""
+        await self.form.mount_rows()
+        folder = await asyncio.to_thread(_local_tokenizer, self.settings.general.model)
+        if folder is not None and self.model is None:
+            self._count_with(folder)
+
+    async def _load_counter(self, folder: str, max_tokens: int | None) -> None:
         from sdtui.tokens import TokenCounter, TokenizerError
 
         try:
@@ -203,7 +213,8 @@ class CreateScreen(Screen[None]):
         self.picture.job = job
         self.picture.clear("Waiting for the first step.")
         self.steps.clear()
-        self.progress.wait_for("queued")
+        if not self.progress.waiting:  # while the worker starts, what it loads says more
+            self.progress.wait_for("queued")
         self.refresh_bindings()
 
     def show_problem(self, name: str, message: str) -> None:
@@ -214,6 +225,7 @@ class CreateScreen(Screen[None]):
             box.focus()
         else:
             self.query_one(TabLine).active = "form"
+            self._activate_pane("form")
             self.form.show_problem(name, message)
         self._say_help(message, wrong=True)
         if self.has_class("-narrow"):
@@ -266,8 +278,10 @@ class CreateScreen(Screen[None]):
 
     @on(TabLine.Chosen)
     def _show_pane(self, event: TabLine.Chosen) -> None:
-        for pane, _ in PANES:
-            self.set_class(pane == event.pane, f"-tab-{pane}")
+        self._activate_pane(event.pane)
+
+    def _activate_pane(self, active: str) -> None:
+        self.update_classes({f"-tab-{pane}": pane == active for pane, _ in PANES})
 
     @on(Form.Changed)
     def _field_changed(self, event: Form.Changed) -> None:
@@ -308,3 +322,14 @@ class CreateScreen(Screen[None]):
     def _say_help(self, text: str, *, wrong: bool = False) -> None:
         self.help_line.set_class(wrong, "-wrong")
         self.help_line.update(Content(text))
+
+
+def _local_tokenizer(model: str) -> str | None:
+    """The tokenizer's folder of a model that lies on this machine, None for others and for what is no model."""
+    from sdtui.checkpoint import CheckpointError, resolve_model
+
+    try:
+        path = resolve_model(model)
+    except CheckpointError:
+        return None
+    return str(path / "tokenizer") if isinstance(path, Path) and (path / "tokenizer").is_dir() else None

@@ -170,7 +170,7 @@ class Form(VerticalScroll, can_focus=False):
             self._offer_schedulers(info)
         for name, row in self._rows.items():
             if row.field.optional:
-                row.set_placeholder(*placeholders.get(name, ("the model's" if name in ("width", "height") else "none", None)))
+                row.set_placeholder(*placeholders.get(name, ("model's own" if name in ("width", "height") else "none", None)))
 
     def _offer_schedulers(self, info: ModelInfo) -> None:
         row = self._rows.get("scheduler")
@@ -204,6 +204,7 @@ class Form(VerticalScroll, can_focus=False):
         if row is not None:
             row.error = message
             row.editor.focus()
+            self.call_after_refresh(row.scroll_visible, animate=False)  # the form may have been hidden until now
 
     def reset_field(self, name: str) -> None:
         """Back to the default."""

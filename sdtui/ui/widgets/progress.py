@@ -47,6 +47,11 @@ class ProgressLine(Widget):
             return self._text
         return f"{self._text} {time.monotonic() - self._waiting_since:.0f} s"
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something of unknown length is waited for."""
+        return self._waiting_since is not None
+
     def say(self, text: str, tone: str = "muted") -> None:
         """A sentence without a bar."""
         self._set(None, text, f"${tone}")

@@ -114,7 +114,7 @@ class StepLog(ScrollView, can_focus=True):
         if self.cursor is not None:
             self.cursor = max(0, self.cursor - _DROPPED_AT_ONCE)
         if not self._following:
-            self.scroll_to(y=max(0, self.scroll_y - _DROPPED_AT_ONCE), animate=False, immediate=True)
+            self.scroll_to(y=max(0, self.scroll_y - _DROPPED_AT_ONCE), animate=False, immediate=True, force=True)
 
     def _flush(self) -> None:
         self._waiting = False
@@ -123,10 +123,14 @@ class StepLog(ScrollView, can_focus=True):
         before = self.virtual_size.height
         self.virtual_size = Size(0, len(self._rows))
         if self._following:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self._go_to_end()
         if before <= self.scroll_offset.y + self.size.height:
             self.refresh()
         self._show_position()
+
+    def _go_to_end(self) -> None:
+        # by force: whether there is a scrollbar is only known after the next layout
+        self.scroll_end(animate=False, immediate=True, force=True, x_axis=False)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Following ends when the user scrolls up, and begins again at the end."""
@@ -142,7 +146,7 @@ class StepLog(ScrollView, can_focus=True):
         """Rows are laid out for the width."""
         self._lines.clear()
         if self._following:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self._go_to_end()
 
     def notify_style_update(self) -> None:
         """A theme was chosen: colours changed."""
@@ -198,7 +202,7 @@ class StepLog(ScrollView, can_focus=True):
 
     def action_follow(self) -> None:
         """Go to the end and follow."""
-        self.scroll_end(animate=False, immediate=True, x_axis=False)
+        self._go_to_end()
         self._following = True
         if self._rows:
             self.cursor = len(self._rows) - 1

@@ -64,7 +64,7 @@ class Picture(Vertical):
         self._show_still(False)
         self._live.show_frame(Frame(event.width_px, event.height_px, event.rgb))
         rate = self._rate.tick()
-        shown = f"{rate:>2.0f} fps" if rate is not None else "      "
+        shown = f"{rate:>2.0f} fps" if rate is not None else " – fps"
         self.border_subtitle = Content(f"x0 · {event.method} · {shown} · {format_bytes(len(event.rgb))}")
 
     def show_saved(self, event: ImageSaved) -> None:
