@@ -5,6 +5,7 @@ On a CPU one step of a large model takes many seconds; a block takes a hundredth
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,7 @@ from sdtui.worker.errors import Cancelled
 if TYPE_CHECKING:
     import torch
 
-_BLOCK_LISTS: Final = frozenset(
-    {"down_blocks", "up_blocks", "resnets", "attentions", "transformer_blocks", "single_transformer_blocks", "layers", "block"}
-)
+_BLOCK_LISTS: Final = frozenset({"resnets", "attentions", "transformer_blocks", "single_transformer_blocks", "layers", "block"})
 """How diffusers and transformers name the lists of blocks in U-Nets, transformers, VAEs, CLIP and T5."""
 _NETWORKS: Final = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "safety_checker")
 
@@ -52,27 +51,47 @@ def raise_if(cancelled: Callable[[], bool]) -> None:
 
 
 def blocks(network: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules before which a job may stop: members of block lists that hold modules of their own."""
+    """The modules before which a job may stop: members of block lists that hold modules of their own.
+
+    A block that another one runs first thing is left out; it would look twice.
+    """
     found: list[torch.nn.Module] = []
     for name, module in network.named_modules():
         holder, _, index = name.rpartition(".")
-        if index.isdecimal() and holder.rpartition(".")[2] in _BLOCK_LISTS and any(True for _ in module.children()):
+        listed, within = holder.rpartition(".")[2], ".attentions." in f".{holder}"
+        first_inside = within and listed == "transformer_blocks" and index == "0"
+        if index.isdecimal() and listed in _BLOCK_LISTS and not first_inside and any(True for _ in module.children()):
             found.append(module)
     return found
 
 
 @contextmanager
 def stoppable(pipe: Any, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """While this lasts, the networks of a pipeline raise `Cancelled` before their next block once `cancelled()` is true."""
+    """While this lasts, the networks of a pipeline raise `Cancelled` before their next block once `cancelled()` is true.
 
-    def look(_module: object, _arguments: object) -> None:
-        if cancelled():
-            raise Cancelled
-
+    Their `forward` is wrapped on the instance, as accelerate does it: a hook of torch's would send every call the slow
+    way through `Module._call_impl`, a hundredth of a step of a small model.
+    """
     networks = (getattr(pipe, name, None) for name in _NETWORKS)
-    handles = [block.register_forward_pre_hook(look) for network in networks if network is not None for block in blocks(network)]
+    guarded = [block for network in networks if network is not None for block in blocks(network)]
+    before = [(block, vars(block).get("forward")) for block in guarded]
     try:
+        for block in guarded:
+            vars(block)["forward"] = _guarded(block.forward, cancelled)
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for block, forward in before:
+            if forward is None:
+                vars(block).pop("forward", None)
+            else:
+                vars(block)["forward"] = forward
+
+
+def _guarded(forward: Callable[..., Any], cancelled: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def look_first(*args: Any, **kwargs: Any) -> Any:
+        if cancelled():
+            raise Cancelled
+        return forward(*args, **kwargs)
+
+    return look_first

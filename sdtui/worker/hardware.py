@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,7 @@ class Hardware:
         return f"CPU, {torch.get_num_threads()} threads"
 
 
+@functools.cache
 def dtype_name(dtype: torch.dtype) -> str:
     """`float16` for `torch.float16`."""
     return str(dtype).removeprefix("torch.")

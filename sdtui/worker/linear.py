@@ -38,7 +38,7 @@ class LinearFactors(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class LinearMap:
-    """The factors as tensors on a device."""
+    """The factors as tensors on a device, scaled so that colours come out from 0 to 255."""
 
     weights: torch.Tensor
     """(C, 3), float32"""
@@ -48,13 +48,15 @@ class LinearMap:
     @classmethod
     def of(cls, factors: LinearFactors, device: torch.device) -> LinearMap:
         """Put the factors where the latents are."""
-        return cls(torch.tensor(factors.weights, device=device), torch.tensor(factors.bias, device=device))
+        weights = torch.tensor(factors.weights, device=device) * 127.5
+        bias = (torch.tensor(factors.bias, device=device) + 1.0) * 127.5 + 0.5  # the half rounds when the fraction is cut
+        return cls(weights, bias)
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
-        """(C, h, w) latents -> (3, h, w) in [-1, 1], not clamped."""
+        """(C, h, w) latents as the sampler holds them -> (h, w, 3) uint8."""
         channels, height, width = latents.shape
-        flat = torch.addmm(self.bias, latents.float().reshape(channels, -1).T, self.weights)  # (h w, 3)
-        return flat.T.reshape(3, height, width)
+        rgb = torch.addmm(self.bias, latents.float().reshape(channels, -1).T, self.weights)  # (h w, 3)
+        return rgb.clamp_(0, 255).to(torch.uint8).view(height, width, 3)
 
 
 def vae_digest(vae: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdtui.protocol import Heartbeat
@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     import torch
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_STATM: Final = Path("/proc/self/statm")
+
+
+@functools.cache
+def _statm() -> int:
+    """A descriptor that stays open, as every step asks: reading anew gives new figures."""
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def rss_bytes() -> int:
     """The memory that this process has in RAM; 0 where the system does not say."""
     try:
-        return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
+        return int(os.pread(_statm(), 128, 0).split()[1]) * _PAGE_BYTES
     except (OSError, IndexError, ValueError):
         return 0
 

@@ -68,7 +68,7 @@ class Previewer:
         """A frame of the first picture of `denoised`, (B, C, h, w) as the sampler holds it; its longer side at most `max_px`."""
         self._last_at = time.perf_counter()
         if self._kit.linear is not None and self.method(step_s) == "linear":
-            return Preview(to_rgb(shrink(self._kit.linear(denoised[0]), self._options.max_px)), "linear")
+            return Preview(self._kit.linear(shrink(denoised[0], self._options.max_px)), "linear")
         picture = decode(self._kit.vae, denoised[:1])[0].float()
         self._kit.vae_s_per_px = _cost_per_px(picture, self._last_at)
         return Preview(to_rgb(shrink(picture, self._options.max_px)), "vae")
@@ -89,7 +89,7 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def shrink(picture: torch.Tensor, max_px: int) -> torch.Tensor:
-    """(3, H, W) -> the same picture with its longer side at most `max_px`, by averaging; never enlarged."""
+    """(C, H, W) -> the same picture, or latents, with the longer side at most `max_px`, by averaging; never enlarged."""
     height, width = picture.shape[-2:]
     longer = max(height, width)
     if longer <= max_px:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -22,8 +22,6 @@ from sdtui.worker.watch import WatchedStep
 
 Emit = Callable[[Message], None]
 Unpack = Callable[[torch.Tensor], torch.Tensor]
-_FIGURES: Final = 5
-"""Mean and standard deviation of the latents and of x0, and the RMS of the guidance difference."""
 
 
 def tensor_fact(name: str, tensor: torch.Tensor, note: str = "", *, stats: bool = False) -> TensorFact:
@@ -125,7 +123,7 @@ class StepLog:
 
     def _step_finished(self, pending: _Pending, memory_bytes: int) -> StepFinished:
         step = pending.step
-        mean, std, x0_mean, x0_std, guidance = (_number(value) for value in pending.figures.tolist())
+        mean, x0_mean, std, x0_std, guidance = (_number(value) for value in pending.figures.tolist())
         ratio = _number(step.level.ratio)
         return StepFinished(
             job=self._job,
@@ -158,11 +156,11 @@ class StepLog:
 
 
 def _figures(step: WatchedStep) -> torch.Tensor:
-    """(5,) float32 on the device of the latents; the last is NaN without guidance."""
-    std, mean = torch.std_mean(step.latents.float(), correction=0)
-    x0_std, x0_mean = torch.std_mean(step.denoised.float(), correction=0)
-    guidance = mean.new_full((), math.nan)
-    if step.guidance is not None:
-        uncond, text = step.guidance
-        guidance = (text.float() - uncond.float()).square().mean().sqrt()
-    return torch.stack([mean, std, x0_mean, x0_std, guidance])
+    """Mean of latents and of x0, then both standard deviations, then the RMS of the guidance difference, or NaN: (5,) float32."""
+    both = torch.stack([step.latents, step.denoised]).float().flatten(1)  # (2, B C h w)
+    std, mean = torch.std_mean(both, dim=1, correction=0)
+    if step.guidance is None:
+        return torch.cat([mean, std, mean.new_full((1,), math.nan)])
+    uncond, text = step.guidance
+    norm = torch.linalg.vector_norm((text - uncond).flatten(), dim=0, keepdim=True, dtype=torch.float32)
+    return torch.cat([mean, std, norm / math.sqrt(text.numel())])

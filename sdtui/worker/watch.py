@@ -71,16 +71,27 @@ def noise_level(scheduler: Any, timestep: float) -> NoiseLevel:
         return NoiseLevel(math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar))
     if scheduler.step_index is None:
         scheduler._init_step_index(timestep)
-    index = scheduler.step_index
-    if not getattr(scheduler, "state_in_first_order", True) and hasattr(scheduler, "sigmas_interpol"):
-        sigmas = scheduler.sigmas_interpol  # KDPM2's second half-step looks between two sigmas
-    sigma = sigmas[index]
-    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
-        alpha_t, sigma_t = scheduler._sigma_to_alpha_sigma_t(sigma)
-        return NoiseLevel(float(alpha_t), float(sigma_t))
+    sigma = float(sigmas[scheduler.step_index])
+    if not getattr(scheduler, "state_in_first_order", True):
+        sigma = _sigma_between(scheduler, sigma)
     if _predicts_flow(scheduler):
-        return NoiseLevel(1.0 - float(sigma), float(sigma))
-    return NoiseLevel(1.0, float(sigma))
+        return NoiseLevel(1.0 - sigma, sigma)
+    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # the solvers keep the sample's variance, alpha^2 + sigma^2 = 1
+        alpha = 1.0 / math.hypot(1.0, sigma)
+        return NoiseLevel(alpha, sigma * alpha)
+    return NoiseLevel(1.0, sigma)
+
+
+def _sigma_between(scheduler: Any, sigma: float) -> float:
+    """Where the second half of a second-order step looks; Heun's at the next sigma, the others' between two."""
+    name, index = type(scheduler).__name__, scheduler.step_index
+    if name == "KDPM2DiscreteScheduler":
+        return float(scheduler.sigmas_interpol[index])
+    if name == "KDPM2AncestralDiscreteScheduler":
+        return float(scheduler.sigmas_interpol[index - 1])
+    if name == "DPMSolverSDEScheduler":
+        return float(scheduler.mid_point_sigma)
+    return sigma
 
 
 def _predicts_flow(scheduler: Any) -> bool:
@@ -99,7 +110,7 @@ def predict_denoised(scheduler: Any, level: NoiseLevel, sample: torch.Tensor, no
         return noise_pred
     if prediction == "v_prediction":
         norm = math.hypot(alpha, sigma)
-        return sample * (alpha / norm / norm) - noise_pred * (sigma / norm)
+        return torch.sub(sample * (alpha / norm / norm), noise_pred, alpha=sigma / norm)
     if alpha == 0:  # pure noise says nothing of x0 (zero terminal SNR with epsilon)
         return torch.zeros_like(sample)
     return (sample - sigma * noise_pred) / alpha
