@@ -1,6 +1,7 @@
 """The autoencoder: 128x128 images to 4x16x16 latents and back, learnt on 64x64 crops."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -121,10 +122,14 @@ def standardise(vae: AutoencoderKL, pool: np.ndarray, device: torch.device, coun
     quant.bias[LATENT_CHANNELS:] -= 2 * std.log()
 
 
-@torch.no_grad()
-def encode_pool(vae: AutoencoderKL, pool: np.ndarray, device: torch.device) -> torch.Tensor:
+def encode_pool(vae: AutoencoderKL, pool: np.ndarray, device: torch.device, workers: int = 1) -> torch.Tensor:
     """The latents of every training image, (N, 4, 16, 16) fp16."""
     count = training_count(pool)
-    with half_precision(device):
-        parts = [encode(vae, to_tensor(pool[i : min(i + 50, count)]).to(device)).half().cpu() for i in range(0, count, 50)]
-    return torch.cat(parts).contiguous()
+
+    def part(start: int) -> torch.Tensor:
+        images = to_tensor(pool[start : min(start + 50, count)]).to(device)
+        with torch.no_grad(), half_precision(device):
+            return encode(vae, images).half().cpu()
+
+    with ThreadPoolExecutor(workers) as threads:
+        return torch.cat(list(threads.map(part, range(0, count, 50)))).contiguous()

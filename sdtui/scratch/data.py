@@ -53,7 +53,7 @@ def training_count(pool: np.ndarray) -> int:
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """(B, h, w, 3) uint8 -> (B, 3, h, w) in [-1, 1], channels last."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def random_crops(pool: np.ndarray, count: int, size_px: int, rng: np.random.Generator) -> torch.Tensor:

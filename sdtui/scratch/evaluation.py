@@ -19,7 +19,7 @@ from sdtui.scratch.training import Budget, Trainer
 from sdtui.scratch.words import POSITIONS, SCENES, article
 
 JUDGE_FILE = "judge.safetensors"
-JUDGE_SAMPLES = 24_000
+JUDGE_SAMPLES = 12_000
 BATCH = 10
 
 
@@ -29,7 +29,9 @@ def judge_for(model: Path, state: Path, device: torch.device, seed: int, report:
         if path.exists():
             return load_judge(path, device)
     judge = Judge()
-    Trainer(judging_task(judge, device, seed), Budget(samples=JUDGE_SAMPLES), state / "judge.pt", report).run()
+    trainer = Trainer(judging_task(judge, device, seed), Budget(samples=JUDGE_SAMPLES), state / "judge.pt", report)
+    if not trainer.run():
+        raise KeyboardInterrupt
     save_file({name: weight.half().contiguous() for name, weight in judge.state_dict().items()}, state / JUDGE_FILE)
     return judge.eval()
 

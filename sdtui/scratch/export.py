@@ -1,6 +1,7 @@
 """The trained parts as an ordinary diffusers folder: fp16 safetensors and plain JSON."""
 
 import copy
+import itertools
 import shutil
 from pathlib import Path
 from typing import TypeVar
@@ -8,6 +9,7 @@ from typing import TypeVar
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -25,6 +27,7 @@ def export(
 
     Files of the old folder that the pipeline does not write (README.md) are kept.
     """
+    logging.disable_progress_bar()
     fresh = out.with_name(out.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
@@ -58,4 +61,8 @@ def export(
 
 def _half(module: Module) -> Module:
     """A copy in fp16 on the CPU; the module itself goes on training."""
-    return copy.deepcopy(module).to(device="cpu", dtype=torch.float16)
+    copied = copy.deepcopy(module).cpu()
+    for tensor in itertools.chain(copied.parameters(), copied.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.half()
+    return copied

@@ -87,13 +87,17 @@ class Training:
             self.report,
             self.settings.workers,
         )
-        finished = trainer.run()
+        before = trainer.step
+        if not trainer.run():
+            return False
+        if trainer.step == before and (self.state / "vae.safetensors").exists():
+            return True
         autoencoder.standardise(vae, pool, device)
-        # A further trained encoder makes every cached latent stale.
-        (self.state / "latents.safetensors").unlink(missing_ok=True)
+        for stale in ("latents.safetensors", "decoder.pt"):  # they belong to the encoder before
+            (self.state / stale).unlink(missing_ok=True)
         save_module(vae, self.state / "vae.safetensors")
         self.report.say("autoencoder", f"{autoencoder.psnr_db(vae, pool, device):.2f} dB on held-out scenes")
-        return finished
+        return True
 
     def text(self) -> bool:
         encoder = build_text_encoder(self._tokenizer())
@@ -134,7 +138,9 @@ class Training:
         path = self.state / "latents.safetensors"
         if not path.exists():
             self.report.say("unet", "encoding the pool")
-            save_file({"latents": autoencoder.encode_pool(self.vae(), self._pool(), self.settings.device)}, path)
+            save_file(
+                {"latents": autoencoder.encode_pool(self.vae(), self._pool(), self.settings.device, self.settings.workers)}, path
+            )
         latents: torch.Tensor = load_file(path)["latents"]
         return latents
 

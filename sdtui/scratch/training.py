@@ -67,13 +67,9 @@ class Trainer:
         self._learning = [weight for weight in task.modules.parameters() if weight.requires_grad]
         self.optimizers = optimizers_for(task, self._pool)
         self.average = {name: p.detach().clone() for name, p in task.modules.named_parameters()} if task.ema_decay else {}
-        self.step, self.elapsed_s = 0, 0.0
+        self.step, self.samples, self.elapsed_s = 0, 0, 0.0
         if checkpoint.exists():
             self._load()
-
-    @property
-    def samples(self) -> int:
-        return self.step * self.task.batch_size * self.workers
 
     @property
     def progress(self) -> float:
@@ -83,7 +79,7 @@ class Trainer:
         """Learn; True when the budget is spent, False when a signal ended it. Either way the checkpoint is written."""
         last = saved = told = time.monotonic()
         measured = 0.0
-        first_step, started_s = self.step, self.elapsed_s
+        first, started_s = self.samples, self.elapsed_s
         self.task.modules.train()
         with stop_signals() as stopped:
             while self.progress < 1 and not stopped:
@@ -92,8 +88,7 @@ class Trainer:
                 self.elapsed_s, last = self.elapsed_s + now - last, now
                 if now - told > REPORT_EVERY_S:
                     told = now
-                    done = (self.step - first_step) * self.task.batch_size * self.workers
-                    rate = done / (self.elapsed_s - started_s)
+                    rate = (self.samples - first) / (self.elapsed_s - started_s)
                     extra = {}
                     if now - measured > MEASURE_EVERY_S:
                         measured, extra = now, self.task.measure()
@@ -116,6 +111,7 @@ class Trainer:
                 group["lr"] = rate
             optimizer.step()
         self.step += 1
+        self.samples += self.task.batch_size * self.workers
         if self.average:
             self._follow()
         return torch.stack([loss for loss, _ in results]).mean()
@@ -156,6 +152,7 @@ class Trainer:
             {
                 "task": self.task.name,
                 "step": self.step,
+                "samples": self.samples,
                 "elapsed_s": self.elapsed_s,
                 "weights": self.task.modules.state_dict(),
                 "average": self.average,
@@ -171,7 +168,7 @@ class Trainer:
                 optimizer.load_state_dict(saved)
             for name, weight in state["average"].items():
                 self.average[name].copy_(weight)
-            self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
+            self.step, self.samples, self.elapsed_s = int(state["step"]), int(state["samples"]), float(state["elapsed_s"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.checkpoint} is a checkpoint of another architecture") from error
 
