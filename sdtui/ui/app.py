@@ -18,6 +18,7 @@ from sdtui.ui.bindings import key_text
 from sdtui.ui.feed import Connect, Feed
 from sdtui.ui.screens import SCREENS
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
+from sdtui.ui.widgets.preview.graphics import still_surface
 
 
 class SdtuiApp(App[None]):
@@ -66,6 +67,7 @@ class SdtuiApp(App[None]):
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run until the user leaves. Nothing made before the first frame is garbage, so collecting waits until then."""
         gc.disable()
+        self._still = still_surface()
         try:
             super().run(*args, **kwargs)
         finally:

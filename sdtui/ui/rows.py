@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import msgspec
+from rich.cells import cell_len, set_cell_size
 
 from sdtui.protocol import (
     ImageSaved,
@@ -41,6 +42,12 @@ _TENSOR_NAMES: Final = {
 }
 
 
+def _cut(text: str, width_cells: int) -> str:
+    if cell_len(text) <= width_cells:
+        return text
+    return f"{set_cell_size(text, max(0, width_cells - 1))}…"
+
+
 class LogRow(Protocol):
     """One line of the log."""
 
@@ -57,8 +64,7 @@ class NoteRow(msgspec.Struct, frozen=True):
 
     def spans(self, width_cells: int) -> Sequence[Span]:
         """The sentence, with an ellipsis where it is cut; copying takes all of it."""
-        text = self.text if len(self.text) <= width_cells else f"{self.text[: max(0, width_cells - 1)]}…"
-        return ((text, self.tone),)
+        return ((_cut(self.text, width_cells), self.tone),)
 
 
 class FactRow(msgspec.Struct, frozen=True):
@@ -74,13 +80,14 @@ class FactRow(msgspec.Struct, frozen=True):
     def spans(self, width_cells: int) -> Sequence[Span]:
         """Name and fact in columns, the time right-aligned."""
         time = format_seconds(self.elapsed_s) if self.elapsed_s is not None else ""
-        room = width_cells - _NAME - len(self.fact) - len(time) - 2
-        note = self.note if len(self.note) <= room else next((n for n in self.shorter if len(n) <= room), "")
-        gap = " " * max(1, width_cells - _NAME - len(self.fact) - 1 - len(note) - len(time))
+        fact = _cut(self.fact, width_cells - _NAME - len(time) - 1)
+        room = width_cells - _NAME - cell_len(fact) - len(time) - 2
+        note = next((f" {note}" for note in (self.note, *self.shorter) if note and cell_len(note) <= room), "")
+        gap = " " * max(1, width_cells - _NAME - cell_len(fact) - cell_len(note) - len(time))
         return (
             (f"{self.name:<{_NAME}}", "accent"),
-            (self.fact, "text"),
-            (f" {note}{gap}", "muted"),
+            (fact, "text"),
+            (note + gap, "muted"),
             (time, "text"),
         )
 

@@ -72,17 +72,18 @@ class Picture(Vertical):
         path = Path(event.path)
         self.set_class(False, "-empty")
         self._live.show_file(path)
-        if self._still_type is not None:
-            self._show_still(True)
-            assert self._still is not None  # noqa: S101 - made by the line above
-            self._still.show_file(path)
+        still = self._show_still(True)
+        if still is not None:
+            still.show_file(path)
         self.border_subtitle = Content(safe_text(path.name, limit=60))
 
-    def _show_still(self, visible: bool) -> None:
+    def _show_still(self, visible: bool) -> Surface | None:
+        """Put the still's surface before the live one, or away; the surface, where this terminal has one."""
         if visible and self._still is None and self._still_type is not None:
             self._still = self._still_type(id="still")
             self.mount(self._still)
         self.set_class(visible and self._still is not None, "-still")
+        return self._still
 
     def on_surface_failed(self, message: Surface.Failed) -> None:
         """A picture on disk cannot be read: say so, keep what is shown."""
