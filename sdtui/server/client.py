@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -84,27 +85,43 @@ class Client:
 async def stop_server() -> int | None:
     """Ask the server to stop and wait until its process is gone; its pid, or None when none ran. Raises `ServerUnavailable`."""
     try:
-        client = await Client.connect(name="stop", subscribe=False, start=False)
-    except ServerUnavailable:
-        if server_running() is None:
+        pid = server_running()
+        if pid is None:
             return None
-        raise
-    pid = client.welcome.pid
-    handle = os.pidfd_open(pid)
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    except SettingsError as error:
+        raise ServerUnavailable(str(error)) from error
     gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(handle, gone.set)
     try:
-        await client.send(Shutdown())
-        await asyncio.wait_for(gone.wait(), STOP_TIMEOUT_S)
+        async with _asked_to_stop(pid):
+            await asyncio.wait_for(gone.wait(), STOP_TIMEOUT_S)
     except TimeoutError:
-        raise ServerUnavailable(
-            f"The server (pid {pid}) did not stop within {STOP_TIMEOUT_S:.0f} s; `kill {pid}` ends it."
-        ) from None
+        message = f"The server (pid {pid}) did not stop within {STOP_TIMEOUT_S:.0f} s; `kill -9 {pid}` ends it."
+        raise ServerUnavailable(message) from None
     finally:
         asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)
-        await client.close()
     return pid
+
+
+@contextlib.asynccontextmanager
+async def _asked_to_stop(pid: int) -> AsyncIterator[None]:
+    """Send `Shutdown`; SIGTERM where the server does not talk to us, as one of another version."""
+    try:
+        client = await Client.connect(name="stop", subscribe=False, start=False)
+    except ServerUnavailable:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        yield
+        return
+    try:
+        await client.send(Shutdown())
+        yield
+    finally:
+        await client.close()
 
 
 def _socket_path() -> Path:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,8 +162,13 @@ class Server:
         connection.hello = hello
         self._welcome(connection)
         while (message := await read_message(reader)) is not None:
-            if not await self._carry_out(connection, message):
-                return
+            try:
+                if not await self._carry_out(connection, message):
+                    return
+            except sqlite3.Error as error:
+                log.error("%s for %s failed: %s", type(message).__name__, connection, error)
+                job = getattr(message, "job", None)
+                connection.send(Refused(message=f"The history {self._store.path} could not be read: {error}.", job=job))
 
     def _check_hello(self, hello: Message) -> Refused | None:
         if not isinstance(hello, Hello):

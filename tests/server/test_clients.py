@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 import struct
 from collections.abc import AsyncIterator
 
@@ -18,7 +19,9 @@ from sdtui.protocol import (
     Cancel,
     Hello,
     JobFinished,
+    JobRow,
     JobStarted,
+    ListJobs,
     Message,
     PreviewReady,
     Refused,
@@ -29,6 +32,7 @@ from sdtui.protocol import (
 )
 from sdtui.server import endpoint
 from sdtui.server.client import Client, ServerUnavailable
+from sdtui.server.database import Database
 from sdtui.server.outbox import Outbox, OutboxFull
 from tests.server.harness import DEADLINE_S, PATIENT, Served, end_of, events_until, first, job, serving, status, until
 
@@ -208,9 +212,13 @@ async def test_previews_for_a_slow_client_are_replaced_not_queued(served: Served
 
 async def test_no_preview_comes_after_the_end_of_its_job(served: Served) -> None:
     client = await served.client(previews=True)
-    await client.send(job("one", "big 20"))
+    other = await served.client("other")
+    client._reader._transport.pause_reading()  # type: ignore[attr-defined]  # so that a preview waits when the job ends
+    await other.send(job("one", "big 100"))
+    await end_of(other, "one")
+    client._reader._transport.resume_reading()  # type: ignore[attr-defined]
     await end_of(client, "one")
-    await client.send(job("two"))
+    await other.send(job("two"))
     got = await events_until(client, lambda message: isinstance(message, JobFinished))
     assert not [message for message in got if isinstance(message, PreviewReady) and message.job == "one"]
 
@@ -233,6 +241,20 @@ async def test_sending_to_a_server_that_went_says_so() -> None:
         for _ in range(100):
             await client.send(Cancel(job="a"))
     await client.close()
+
+
+async def test_a_history_that_cannot_be_read_is_reported_and_the_client_stays(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Database, limit: int) -> list[JobRow]:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(Database, "jobs", broken)
+    client = await served.client()
+    await client.send(ListJobs())
+    refused = await first(client, Refused)
+    assert "sdtui.sqlite3 could not be read: database disk image is malformed" in refused.message
+    assert (await status(client)).clients == 1
 
 
 async def test_an_outbox_is_first_in_first_out_and_previews_come_last() -> None:

@@ -37,7 +37,21 @@ from sdtui.protocol import (
     WorkerStage,
 )
 from sdtui.server.limits import Limits
-from tests.server.harness import DEADLINE_S, HASTY, PATIENT, Served, end_of, events_until, first, job, serving, status, until
+from sdtui.server.supervisor import Supervisor
+from tests.server.harness import (
+    DEADLINE_S,
+    FAKE_COMMAND,
+    HASTY,
+    PATIENT,
+    Served,
+    end_of,
+    events_until,
+    first,
+    job,
+    serving,
+    status,
+    until,
+)
 
 
 @pytest.fixture
@@ -420,6 +434,17 @@ async def test_asking_for_the_status_does_not_keep_a_server() -> None:
         assert 0 < told.idle_s < DEADLINE_S
         assert told.idle_timeout_s == 0.3
         await asyncio.wait_for(asyncio.shield(served.task), DEADLINE_S)
+
+
+async def test_a_stop_that_comes_while_the_worker_is_being_started_ends_it() -> None:
+    async with serving() as served:
+        await served.server.supervisor.stop()
+        again = Supervisor(FAKE_COMMAND, settings.worker_log_path(), served.server, HASTY)
+        again.start()
+        await asyncio.sleep(0)
+        assert again.pid is None, "it is still being started"
+        await asyncio.wait_for(again.stop(), DEADLINE_S)
+        assert again.pid is None
 
 
 def test_the_stated_times_are_the_ones_users_are_told() -> None:

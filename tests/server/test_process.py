@@ -12,14 +12,27 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sdtui import settings
-from sdtui.protocol import JobFailed, JobFinished, Jobs, JobStarted, ListJobs, Message, Replay, ReplayDone
+from sdtui.protocol import (
+    PROTOCOL_VERSION,
+    Hello,
+    JobFailed,
+    JobFinished,
+    Jobs,
+    JobStarted,
+    ListJobs,
+    Message,
+    Replay,
+    ReplayDone,
+)
 from sdtui.server import client as client_module
 from sdtui.server.client import Client, ServerUnavailable, read_server_log, server_running, start_server, stop_server
+from sdtui.server.logfile import MAX_LOG_BYTES
 from sdtui.server.store import STOPPED_WHILE_RUNNING
 from tests.server.harness import DEADLINE_S, FAKE_COMMAND, end_of, events_until, first, job, status, until
 
@@ -56,6 +69,12 @@ def process_link(pid: int, name: str) -> str:
 
 def process_status(pid: int | None) -> str:
     return Path(f"/proc/{pid}/status").read_text()
+
+
+def subprocess_that_exits(code: int) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+    process.wait()
+    return process
 
 
 def sleeper() -> subprocess.Popen[bytes]:
@@ -109,6 +128,19 @@ async def test_clients_that_race_get_one_server() -> None:
         await client.close()
 
 
+async def test_when_the_other_server_of_a_race_leaves_another_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    loser = subprocess_that_exits(3)
+    starts = iter([lambda: loser, start_server])
+
+    def next_start() -> subprocess.Popen[bytes]:
+        return next(starts)()
+
+    monkeypatch.setattr(client_module, "start_server", next_start)
+    client = await Client.connect(name="test")
+    assert client.welcome.pid not in (loser.pid, os.getpid())
+    await client.close()
+
+
 async def test_a_second_server_says_which_one_is_first() -> None:
     client = await Client.connect(name="test")
     second = by_hand()
@@ -143,6 +175,27 @@ async def test_stopping_waits_until_the_process_is_gone_and_takes_the_socket_awa
     await gone(worker)
     assert [message async for message in client.events() if isinstance(message, JobStarted)] == []
     assert await stop_server() is None
+    await client.close()
+
+
+async def test_a_server_of_another_version_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await Client.connect(name="test")
+    monkeypatch.setattr(client_module, "Hello", partial(Hello, protocol=PROTOCOL_VERSION + 1))
+    with pytest.raises(ServerUnavailable, match="Stop it with `sdtui server stop`"):
+        await Client.connect(name="newer")
+    assert await stop_server() == client.welcome.pid
+    assert server_running() is None
+    await client.close()
+
+
+async def test_a_large_log_is_put_aside_at_the_start() -> None:
+    log = settings.server_log_path()
+    log.parent.mkdir(parents=True)
+    log.touch()
+    os.truncate(log, MAX_LOG_BYTES + 1)
+    client = await Client.connect(name="test")
+    assert (log.parent / "server.log.1").stat().st_size == MAX_LOG_BYTES + 1
+    assert f"(pid {client.welcome.pid}) listens" in read_server_log()[0]
     await client.close()
 
 

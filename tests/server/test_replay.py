@@ -21,6 +21,7 @@ from sdtui.protocol import (
 )
 from sdtui.server import replay as replay_module
 from sdtui.server.store import is_recorded
+from tests.server.fake_worker import step
 from tests.server.harness import Served, end_of, events_until, first, job, serving, until
 
 
@@ -66,6 +67,28 @@ async def test_a_replay_of_a_running_job_goes_over_into_its_live_events_without_
     await reading
     replayed = got[next(index for index, message in enumerate(got) if isinstance(message, JobStarted)) :]
     assert [message.step_index for message in replayed if isinstance(message, StepFinished)] == list(range(total))
+
+
+async def test_an_event_that_comes_while_the_last_ones_are_read_is_told_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await served.client()
+    await client.send(job("one", "wait"))
+    await first(client, JobStarted)
+    read = served.store.events
+    coming = [step("one", index, 3) for index in range(3)]
+
+    async def read_slowly(name: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+        rows = await read(name, after, limit)
+        if coming:
+            served.server.publish(coming.pop(0))
+        return rows
+
+    monkeypatch.setattr(served.store, "events", read_slowly)
+    late = await served.client()
+    await late.send(Replay(job="one"))
+    got = await events_until(late, lambda message: isinstance(message, ReplayDone))
+    assert [message.step_index for message in got if isinstance(message, StepFinished)] == [0, 1, 2]
 
 
 async def test_events_are_live_after_a_replay(served: Served) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import sqlite3
 import stat
 from pathlib import Path
@@ -131,7 +131,9 @@ async def test_steps_are_written_in_batches_and_states_at_once(path: Path, monke
 
     monkeypatch.setattr(Database, "write", noted)
     store = await with_job(path)
-    record(store, *(step("one", index, 100) for index in range(100)))
+    for index in range(100):
+        record(store, step("one", index, 100))
+        await asyncio.sleep(0)
     await until(lambda: batches)
     record(store, step("one", 100, 101), STARTED)
     await until(lambda: len(batches) == 2)
@@ -231,13 +233,6 @@ async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
     with pytest.raises(DatabaseError, match="file is not a database") as caught:
         await Store.open(path)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-async def test_a_directory_without_permission_is_named(path: Path) -> None:
-    path.parent.mkdir(parents=True, mode=0o500)
-    with pytest.raises(DatabaseError, match="cannot be opened"):
-        await Store.open(path)
 
 
 async def test_a_directory_in_its_place_is_named(path: Path) -> None:
