@@ -97,6 +97,14 @@ class CreateScreen(Screen[None]):
         self.feed.view(self.picture)
         self.app.call_after_refresh(self.start)  # the app is refreshed last, when the first frame is out
 
+    def on_screen_suspend(self) -> None:
+        """A dialog lies over the screen."""
+        self.picture.set_covered(True)
+
+    def on_screen_resume(self) -> None:
+        """The dialog is gone; the picture comes when all else is drawn."""
+        self.call_after_refresh(self.picture.set_covered, False)
+
     # --- what comes in ---------------------------------------------------------------------------------------------
 
     def on_feed_state(self, message: FeedState) -> None:

@@ -85,6 +85,10 @@ class Picture(Vertical):
         self.set_class(visible and self._still is not None, "-still")
         return self._still
 
+    def set_covered(self, covered: bool) -> None:
+        """While something lies over the screen, half cells stand in: sixel would be drawn over it, and would leave traces."""
+        self.set_class(covered, "-covered")
+
     def on_surface_failed(self, message: Surface.Failed) -> None:
         """A picture on disk cannot be read: say so, keep what is shown."""
         message.stop()
