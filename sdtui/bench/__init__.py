@@ -1,1 +1,1 @@
-"""Measurements, as ratios in one run. Started by `sdtui bench` in a process of its own."""
+"""Speed, as ratios within one run, never as an asserted time: `sdtui bench`, `python -m sdtui.bench`."""

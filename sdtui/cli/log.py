@@ -46,7 +46,7 @@ def log_lines(message: Message) -> list[str]:  # noqa: PLR0912  (one case a mess
         case WorkerDied():
             lines = [_row("worker", "died", None, message.reason)]
         case JobQueued():
-            lines = [_row("job", message.job, None, f"position {message.position}")]
+            lines = [_row("job", message.job, None, f"{count_noun(message.position, 'job')} before it")]
         case JobStarted():
             lines = [_row("start", _settings_of(message), None, "")]
         case PromptTokens():
@@ -90,9 +90,10 @@ def _settings_of(message: JobStarted) -> str:
 
 def _token_lines(message: PromptTokens) -> list[str]:
     which = message.which.replace("_", " ")
+    words = (word.removesuffix("</w>") for word in message.words)  # CLIP's mark of a word's end
     lines = [
         _row("tokens", f"{which}: {len(message.ids)} of {message.max_tokens}", message.elapsed_s, ""),
-        f"{'':<11} words  {' | '.join(message.words)}",
+        f"{'':<11} words  {' | '.join(words)}",
         f"{'':<11} ids    {' '.join(map(str, message.ids))}",
     ]
     if message.cut_off:

@@ -88,8 +88,10 @@ class Pace:
 
     @property
     def left(self) -> str:
-        """The time the remaining steps take at this rate."""
-        return format_seconds((self.total - self.done) * self._step_s) if self._step_s else ""
+        """`12.4 s left`: the time the remaining steps take at this rate."""
+        if not self._step_s or self.done == self.total:
+            return ""
+        return f"{format_seconds((self.total - self.done) * self._step_s)} left"
 
 
 def describe(message: Message) -> str | None:
@@ -102,8 +104,8 @@ def describe(message: Message) -> str | None:
             return safe_text(f"downloading {message.file}: {format_bytes(message.done_bytes)}{total}")
         case ModelLoaded():
             return safe_text(f"{message.info.model} is loaded")
-        case JobQueued() if message.position > 1:
-            return f"waiting for {count_noun(message.position - 1, 'job')}"
+        case JobQueued() if message.position > 0:
+            return f"waiting for {count_noun(message.position, 'job')}"
         case JobQueued():
             return "queued"
         case StageStarted():
@@ -193,7 +195,8 @@ class PlainReporter:
         tenths_before = self._pace.done * 10 // (self._pace.total or 1)
         self._pace.step(message)
         if self._pace.done * 10 // self._pace.total != tenths_before or self._pace.done == 1:
-            note(f"step {self._pace.done} of {self._pace.total}, {self._pace.rate}, {self._pace.left} left")
+            figures = (f"step {self._pace.done} of {self._pace.total}", self._pace.rate, self._pace.left)
+            note(", ".join(filter(None, figures)))
 
     def close(self) -> None:
         """Nothing to leave."""

@@ -1,0 +1,87 @@
+"""`python -m sdtui.bench`: which measurement, how often, and as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from sdtui.bench.figures import Figure, as_table
+
+
+def _overhead(rounds: int) -> list[Figure]:
+    from sdtui.bench.overhead import measure
+
+    return measure(rounds)
+
+
+def _start(rounds: int) -> list[Figure]:
+    from sdtui.bench.start import measure
+
+    return measure(rounds)
+
+
+def _stall(rounds: int) -> list[Figure]:
+    from sdtui.bench.live import measure_stall, run_jobs
+
+    return measure_stall(run_jobs(rounds + 1)[1:])
+
+
+def _first_step(rounds: int) -> list[Figure]:
+    from sdtui.bench.live import measure_first_step, run_jobs
+
+    return measure_first_step(run_jobs(rounds + 1)[1:])
+
+
+def _live(rounds: int) -> list[Figure]:
+    """Both of the above from the same jobs."""
+    from sdtui.bench.live import measure_first_step, measure_stall, run_jobs
+
+    jobs = run_jobs(rounds + 1)[1:]  # the first one is the warm-up
+    return [*measure_stall(jobs), *measure_first_step(jobs)]
+
+
+BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {
+    "overhead": (_overhead,),
+    "start": (_start,),
+    "stall": (_stall,),
+    "first-step": (_first_step,),
+    "all": (_start, _live, _overhead),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 0 when it could be measured, whether or not a target is met."""
+    parser = argparse.ArgumentParser(
+        prog="sdtui bench",
+        description="Measure speed, as ratios within one run. Targets are for a machine that does nothing else.",
+        epilog="Example: sdtui bench overhead --rounds 10 --json",
+    )
+    parser.add_argument("which", choices=BENCHES, help="what to measure")
+    parser.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="how often, 1 to 1000  [5]")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    options = parser.parse_args(arguments)
+    # Threads that wait by spinning make each other slow where other programs run, and the figures mere noise.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    figures = [figure for measure in BENCHES[options.which] for figure in measure(options.rounds)]
+    if options.json:
+        for figure in figures:
+            sys.stdout.write(msgspec.json.encode({**msgspec.to_builtins(figure), "met": figure.met}).decode() + "\n")
+    else:
+        sys.stdout.write(as_table(figures) + "\n")
+    return 0
+
+
+def _rounds(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{value} is not from 1 to 1000")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The real app in a pseudo-terminal with a real server and worker: how smooth its loop runs, how soon a job begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final
+
+from sdtui.bench.figures import Figure, milliseconds, percentile
+from sdtui.bench.isolation import isolated
+from sdtui.bench.terminal import Terminal, in_terminal
+
+STALL_TARGET_MS: Final = 25.0
+FIRST_STEP_TARGET_MS: Final = 150.0
+_GENERATE: Final = "\x1b[15~"
+"""F5, as xterm sends it."""
+_PROMPT: Final = "a red cat"
+_KEY_TIMEOUT_S: Final = 20.0
+_LOAD_TIMEOUT_S: Final = 240.0
+_JOB_TIMEOUT_S: Final = 240.0
+_FEED_MORE_S: Final = 0.005
+"""How long one look at either side waits; what the app writes must be read, or its loop stalls on a full terminal."""
+
+
+@dataclass
+class Job:
+    """One job as the app saw it, in monotonic seconds."""
+
+    pressed: float
+    marks: list[tuple[str, float]] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+
+    def first(self, kind: str) -> float:
+        """When the first event of this kind came, after the key press."""
+        return next(at for mark, at in self.marks if mark == kind) - self.pressed
+
+    def count(self, kind: str) -> int:
+        """How many events of this kind came."""
+        return sum(mark == kind for mark, _ in self.marks)
+
+
+def run_jobs(count: int) -> list[Job]:
+    """Start the app, wait for the model, and press Generate so many times, each after the end of the one before."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    command = [sys.executable, "-m", "sdtui.bench.watched_app", str(writing)]
+    try:
+        with isolated(), in_terminal(command, pass_fds=[writing]) as terminal:
+            told = _told(terminal, reading)
+            _until(told, "ModelLoaded", _LOAD_TIMEOUT_S)
+            terminal.type(_PROMPT)
+            terminal.wait_for(_PROMPT, _KEY_TIMEOUT_S)  # keys that are bound on the screen overtake those that are typed
+            return [_run_job(terminal, told) for _ in range(count)]
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _run_job(terminal: Terminal, told: Iterator[dict[str, Any] | None]) -> Job:
+    job = Job(pressed=terminal.type(_GENERATE))
+    deadline = time.monotonic() + _JOB_TIMEOUT_S
+    for fact in told:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"A job did not end within {_JOB_TIMEOUT_S:.0f} s.")
+        if fact is None:
+            continue
+        job.marks.append((fact["type"], fact["at"]))
+        if fact["type"] in ("JobFailed", "JobCancelled"):
+            raise RuntimeError(f"A job of the bench ended with {fact['type']}.")
+        if fact["type"] == "ticks":
+            job.gaps_s = fact["gaps_s"]
+            return job
+    raise RuntimeError("The app ended during a job.")
+
+
+def _until(told: Iterator[dict[str, Any] | None], kind: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    for fact in told:
+        if fact is not None and fact["type"] == kind:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{kind} did not come within {timeout_s:.0f} s.")
+    raise RuntimeError("The app ended while it started.")
+
+
+def _told(terminal: Terminal, descriptor: int) -> Iterator[dict[str, Any] | None]:
+    """What the app tells, line by line, None while it says nothing; its screen is read all the time."""
+    rest = b""
+    while terminal.process.poll() is None:
+        terminal.drain(_FEED_MORE_S)
+        try:
+            rest += os.read(descriptor, 1 << 20)
+        except BlockingIOError:
+            yield None
+        *lines, rest = rest.split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def measure_stall(jobs: list[Job]) -> list[Figure]:
+    """The gaps of a 10 ms ticker on the app's event loop while jobs run with previews."""
+    gaps = [gap for job in jobs for gap in job.gaps_s]
+    previews = sum(job.count("PreviewReady") for job in jobs)
+    note = f"{len(gaps)} ticks, {len(jobs)} jobs, {previews} previews"
+    return [
+        milliseconds("stall", "gap of a 10 ms ticker, median", median(gaps)),
+        milliseconds("stall", "gap of a 10 ms ticker, 99th percentile", percentile(gaps, 0.99), STALL_TARGET_MS, note),
+        milliseconds("stall", "gap of a 10 ms ticker, longest", max(gaps)),
+    ]
+
+
+def measure_first_step(jobs: list[Job]) -> list[Figure]:
+    """From the key press to the start of the first step and to its end, for jobs on a warm worker."""
+    starts = [job.first("denoise") for job in jobs]
+    ends = [job.first("StepFinished") for job in jobs]
+    note = f"{len(jobs)} warm jobs; key press to the event's arrival in the app"
+    return [
+        milliseconds("first-step", "first step starts after, median", median(starts), FIRST_STEP_TARGET_MS, note),
+        milliseconds("first-step", "first step starts after, longest", max(starts)),
+        milliseconds("first-step", "first step is done after, median", median(ends)),
+    ]
