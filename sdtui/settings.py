@@ -111,6 +111,11 @@ def database_path() -> Path:
     return data_dir() / "sdtui.sqlite3"
 
 
+def database_lock_path() -> Path:
+    """Held by the one server that works on the database; says its process id and where its socket is."""
+    return data_dir() / "server.lock"
+
+
 def server_log_path() -> Path:
     """The server's log."""
     return state_dir() / "server.log"

@@ -16,7 +16,7 @@ from typing import Final
 
 from sdtui import settings
 from sdtui.server.database import DatabaseError
-from sdtui.server.endpoint import AlreadyRunning, EndpointError, bind_socket, lock_path, server_lock
+from sdtui.server.endpoint import AlreadyRunning, Endpoint, EndpointError, Lock
 from sdtui.server.logfile import output_is, redirect_output
 from sdtui.server.server import Server
 from sdtui.server.store import Store
@@ -33,14 +33,15 @@ def main() -> int:
     try:
         configured = settings.load_settings()
         path = settings.socket_path()
-        with server_lock(lock_path(path)):
-            if output_is(settings.server_log_path()):
-                redirect_output(settings.server_log_path())
-            listener = bind_socket(path)
-            try:
-                asyncio.run(_serve(configured, listener, user_umask))
-            finally:
-                path.unlink(missing_ok=True)
+        Lock(settings.database_lock_path(), path)  # held to the end of the process
+        if output_is(settings.server_log_path()):
+            redirect_output(settings.server_log_path())
+        endpoint = Endpoint(path)
+        listener = endpoint.open()
+        try:
+            asyncio.run(_serve(configured, endpoint, listener, user_umask))
+        finally:
+            endpoint.close()
     except AlreadyRunning as error:
         log.error("%s", error)
         return EXIT_ALREADY_RUNNING
@@ -50,7 +51,7 @@ def main() -> int:
     return 0
 
 
-async def _serve(configured: settings.Settings, listener: socket.socket, user_umask: int) -> None:
+async def _serve(configured: settings.Settings, endpoint: Endpoint, listener: socket.socket, user_umask: int) -> None:
     store = await Store.open(settings.database_path())
     os.chdir("/")  # a server that outlives its terminal must not keep a directory busy
     server = Server(
@@ -65,7 +66,7 @@ async def _serve(configured: settings.Settings, listener: socket.socket, user_um
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop, signal.Signals(number).name)
     loop.add_signal_handler(signal.SIGHUP, log.info, "the terminal is gone; the work goes on")
-    await server.serve(listener)
+    await server.serve(endpoint, listener)
 
 
 def worker_command(configured: settings.Settings) -> list[str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from sdtui.protocol import Hello, Message, ProtocolError, Refused, Shutdown, Welcome, encode, read_message
-from sdtui.server.launch import read_server_log, server_running, start_server
-from sdtui.settings import SettingsError, socket_path
+from sdtui.server.launch import read_server_log, server_running, socket_paths, start_server
+from sdtui.settings import SettingsError
 
 __all__ = ["Client", "ServerUnavailable", "read_server_log", "server_running", "start_server", "stop_server"]
 
@@ -49,9 +49,10 @@ class Client:
         deadline = time.monotonic() + START_TIMEOUT_S
         pause = _POLL_S[0]
         while True:
-            client = await _try_to_connect(_socket_path(), hello)
-            if client is not None:
-                return client
+            for path in _socket_paths():
+                client = await _try_to_connect(path, hello)
+                if client is not None:
+                    return client
             if not start:
                 raise ServerUnavailable("No server is running. `sdtui` and `sdtui generate` start one.")
             process = _running_or_new(process)
@@ -124,9 +125,9 @@ async def _asked_to_stop(pid: int) -> AsyncIterator[None]:
         await client.close()
 
 
-def _socket_path() -> Path:
+def _socket_paths() -> list[Path]:
     try:
-        return socket_path()
+        return socket_paths()
     except SettingsError as error:
         raise ServerUnavailable(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from sdtui import settings
-from sdtui.server.endpoint import peer_credentials
+from sdtui.server.endpoint import peer_credentials, read_holder
 from sdtui.text import safe_text
 
 _TAIL_BYTES: Final = 256 * 1024
-_started: Final[list[subprocess.Popen[bytes]]] = []
+started: Final[list[subprocess.Popen[bytes]]] = []
 """Servers outlive us on purpose; kept so that Python neither warns about them nor leaves them as zombies at the next start."""
 
 
@@ -37,18 +38,27 @@ def start_server() -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(handle)
-    _started.append(process)
+    started.append(process)
     return process
 
 
+def socket_paths() -> list[Path]:
+    """Where a server may listen: here, or where one that was started with another `XDG_RUNTIME_DIR` says it does.
+
+    Raises `SettingsError` for an unsafe runtime directory.
+    """
+    path = settings.socket_path()
+    holder = read_holder(settings.database_lock_path())
+    return [path] if holder is None or Path(holder.socket) == path else [path, Path(holder.socket)]
+
+
 def server_running() -> int | None:
-    """The pid of the server that answers on the socket, else None. Raises `SettingsError` for an unsafe runtime directory."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(settings.socket_path()))
+    """The pid of the server that answers on its socket, else None. Raises `SettingsError` for an unsafe runtime directory."""
+    for path in socket_paths():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.connect(str(path))
             return peer_credentials(probe)[0]
-        except OSError:
-            return None
+    return None
 
 
 def read_server_log(lines: int = 50) -> list[str]:

@@ -15,6 +15,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     outbox_bytes: int = 8 * 1024 * 1024
     """About 20,000 step events; who is further behind than that will not catch up."""
     outbox_frames: int = 50_000
+    socket_check_s: float = 2.0
+    """How long a new login may have to wait for the server that outlived the last one; a client waits 15 s."""
     cancel_s: float = 2.0
     """The worker stops within a step; one that has not after this is ended."""
     cancel_while_loading_s: float = 10.0

@@ -47,7 +47,7 @@ from sdtui.server.queue import JobQueue
 from sdtui.server.replay import fitting, replay
 from sdtui.server.store import Store, is_recorded
 from sdtui.server.supervisor import Supervisor
-from sdtui.settings import Settings
+from sdtui.settings import Settings, SettingsError, runtime_dir
 
 MAX_LISTED_JOBS: Final = 1000
 log = logging.getLogger(__name__)
@@ -77,23 +77,47 @@ class Server:
         self._stop = asyncio.Event()
         self.connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._socket_path = ""
+        self._endpoint: endpoint.Endpoint | None = None
         self.supervisor = Supervisor(worker_command, worker_log, self, self._limits, umask=worker_umask)
         self.queue = JobQueue(store, self.supervisor, self.publish, self._limits, settings.server.max_queued)
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Take clients on a bound socket until told to stop, then end everything in order."""
-        self._socket_path = listener.getsockname()
+    async def serve(self, place: endpoint.Endpoint, listener: socket.socket) -> None:
+        """Take clients on a socket that `place` has bound, until told to stop, then end everything in order."""
+        self._endpoint = place
         self.queue.restore(await self._store.recover())
         self.supervisor.start().add_done_callback(self._on_supervisor_ended)
-        server = await asyncio.start_unix_server(self._on_client, sock=listener, backlog=128)
-        log.info("server %s (pid %d) listens on %s", sdtui.__version__, os.getpid(), self._socket_path)
+        self._listening = await self._listen(listener)
+        keeper = asyncio.create_task(self._keep_reachable(place))
         self._note_activity()
         try:
             await self._stop.wait()
         finally:
-            server.close()
+            keeper.cancel()
+            self._listening.close()
             await self._end()
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        server = await asyncio.start_unix_server(self._on_client, sock=listener, backlog=128)
+        log.info("server %s (pid %d) listens on %s", sdtui.__version__, os.getpid(), listener.getsockname())
+        return server
+
+    async def _keep_reachable(self, place: endpoint.Endpoint) -> None:
+        """Make the socket again where it was removed, as at a logout; leave where everything was."""
+        while True:
+            await asyncio.sleep(self._limits.socket_check_s)
+            if not self._store.path.exists():
+                self.stop(f"its database {self._store.path} is gone")
+                return
+            if not place.is_lost():
+                continue
+            try:
+                runtime_dir()
+                listener = place.open()
+            except (endpoint.EndpointError, SettingsError, OSError) as error:
+                log.warning("the socket is gone and cannot be made again yet: %s", error)
+                continue
+            self._listening.close()
+            self._listening = await self._listen(listener)
 
     def stop(self, why: str) -> None:
         """Begin an orderly stop."""
@@ -261,7 +285,7 @@ class Server:
             running=None if running is None else running.submit.job,
             worker_pid=self.supervisor.pid,
             worker=self.supervisor.stage,
-            socket=self._socket_path,
+            socket=str(self._endpoint.path) if self._endpoint else "",
             database=str(self._store.path),
             log=str(self._server_log),
         )

@@ -16,7 +16,7 @@ from sdtui import settings
 from sdtui.params import GenerationParams
 from sdtui.protocol import JOB_ENDS, Message, PreviewOptions, ServerStatus, Status, Submit
 from sdtui.server.client import Client, server_running
-from sdtui.server.endpoint import bind_socket
+from sdtui.server.endpoint import Endpoint
 from sdtui.server.limits import Limits
 from sdtui.server.server import Server
 from sdtui.server.store import Store
@@ -64,7 +64,8 @@ async def serving(
         server_log=settings.server_log_path(),
         limits=limits,
     )
-    task = asyncio.create_task(server.serve(bind_socket(settings.socket_path())))
+    place = Endpoint(settings.socket_path())
+    task = asyncio.create_task(server.serve(place, place.open()))
     served = Served(server, store, task)
     try:
         await until(server_running, "a listening server")
@@ -74,6 +75,7 @@ async def serving(
         await served.close()
         async with asyncio.timeout(DEADLINE_S):
             await task
+        place.close()
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:

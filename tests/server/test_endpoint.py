@@ -3,31 +3,89 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from sdtui.server.endpoint import AlreadyRunning, EndpointError, bind_socket, lock_path, peer_credentials, server_lock
+from sdtui.server.endpoint import (
+    AlreadyRunning,
+    Endpoint,
+    EndpointError,
+    Holder,
+    Lock,
+    bind_socket,
+    peer_credentials,
+    read_holder,
+)
 from sdtui.server.logfile import MAX_LOG_BYTES, open_log
+
+SOCKET = Path("/run/server.sock")
 
 
 def test_the_lock_is_held_once_and_names_its_holder(home: Path) -> None:
-    lock = lock_path(home / "server.sock")
-    with server_lock(lock), pytest.raises(AlreadyRunning, match=rf"pid {os.getpid()}\)"), server_lock(lock):
-        pass
-    with server_lock(lock):
-        assert lock.read_text() == f"{os.getpid()}\n"
-    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    path = home / "data" / "server.lock"
+    lock = Lock(path, SOCKET)
+    with pytest.raises(AlreadyRunning, match=rf"running already \(pid {os.getpid()}\)"):
+        Lock(path, SOCKET)
+    lock.release()
+    Lock(path, SOCKET).release()
+    assert read_holder(path) == Holder(os.getpid(), platform.node(), str(SOCKET))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_holder_on_another_machine_with_the_same_home_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "gpu-box")
+    lock = Lock(home / "server.lock", SOCKET)
+    monkeypatch.setattr(platform, "node", lambda: "laptop")
+    with pytest.raises(AlreadyRunning, match=r"on gpu-box \(pid \d+\), with the same database; stop it there"):
+        Lock(home / "server.lock", SOCKET)
+    lock.release()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"pid": "one"}'])
+def test_a_lock_file_that_says_nothing_of_use_is_passed_over(home: Path, content: bytes) -> None:
+    (home / "server.lock").write_bytes(content)
+    assert read_holder(home / "server.lock") is None
+    Lock(home / "server.lock", SOCKET).release()
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(home: Path) -> None:
     lock = home / "server.lock"
     lock.symlink_to(home / "precious")
-    with pytest.raises(OSError, match="Too many levels"), server_lock(lock):
-        pass
+    with pytest.raises(OSError, match="Too many levels"):
+        Lock(lock, SOCKET)
     assert not (home / "precious").exists()
+
+
+def test_an_endpoint_knows_when_its_socket_is_gone_and_makes_it_again(home: Path) -> None:
+    runtime = home / "run" / "sdtui"
+    runtime.mkdir(mode=0o700)
+    place = Endpoint(runtime / "server.sock")
+    place.open().close()
+    assert not place.is_lost()
+    shutil.rmtree(home / "run")
+    assert not place.is_lost(), "as long as there is no place for it, there is nothing to make again"
+    (home / "run").mkdir(mode=0o700)
+    assert place.is_lost()
+    runtime.mkdir(mode=0o700)
+    place.open().close()
+    assert not place.is_lost()
+    place.close()
+    assert not place.path.exists()
+
+
+def test_an_endpoint_does_not_take_the_place_of_a_living_server(home: Path) -> None:
+    first = Endpoint(home / "server.sock")
+    listener = first.open()
+    with pytest.raises(AlreadyRunning):
+        Endpoint(home / "server.sock").open()
+    assert not first.is_lost()
+    listener.close()
+    first.close()
 
 
 def test_the_socket_is_private(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -31,6 +32,7 @@ from sdtui.protocol import (
     ReplayDone,
 )
 from sdtui.server import client as client_module
+from sdtui.server import launch
 from sdtui.server.client import Client, ServerUnavailable, read_server_log, server_running, start_server, stop_server
 from sdtui.server.logfile import MAX_LOG_BYTES
 from sdtui.server.store import STOPPED_WHILE_RUNNING
@@ -42,10 +44,10 @@ async def no_server_is_left(monkeypatch: pytest.MonkeyPatch, home: Path) -> Asyn
     """Servers of these tests have the fake worker, and end with the test."""
     monkeypatch.setenv("SDTUI_WORKER_COMMAND", shlex.join(FAKE_COMMAND))
     yield
-    pid = server_running()
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)
-        await gone(pid)
+    for process in launch.started:  # those too that lost a race and are still on their way
+        process.kill()
+        process.wait()
+    launch.started.clear()
 
 
 async def gone(pid: int) -> None:
@@ -216,6 +218,41 @@ async def test_the_loss_of_the_terminal_is_survived() -> None:
     os.kill(client.welcome.pid, signal.SIGHUP)
     await until(lambda: any("the work goes on" in line for line in read_server_log()))
     assert (await status(client)).running == "one"
+    await client.close()
+
+
+async def test_a_server_outlives_the_end_of_the_session_and_is_found_at_the_next_login(home: Path) -> None:
+    """systemd removes XDG_RUNTIME_DIR at the last logout, and makes an empty one at the next login."""
+    client = await Client.connect(name="test")
+    await client.send(job("one", "wait"))
+    await first(client, JobStarted)
+    await client.close()
+    shutil.rmtree(home / "run")
+    (home / "run").mkdir(mode=0o700)
+    again = await Client.connect(name="again")
+    assert again.welcome.pid == client.welcome.pid
+    assert [(row.job, row.state) for row in again.welcome.jobs] == [("one", "running")]
+    await again.close()
+
+
+async def test_a_server_is_found_from_a_session_with_another_runtime_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await Client.connect(name="test")
+    (home / "other").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "other"))
+    again = await Client.connect(name="again")
+    assert again.welcome.pid == client.welcome.pid == server_running()
+    assert await stop_server() == client.welcome.pid
+    for each in (client, again):
+        await each.close()
+
+
+async def test_a_server_whose_database_was_taken_away_leaves() -> None:
+    client = await Client.connect(name="test")
+    shutil.rmtree(settings.data_dir())
+    await gone(client.welcome.pid)
+    assert any("is gone" in line for line in read_server_log())
     await client.close()
 
 
