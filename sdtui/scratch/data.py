@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,12 +26,14 @@ def image_at(index: int, seed: int = 0) -> np.ndarray:
     return np.asarray(draw(sample_scene(rng), rng))
 
 
-def draw_pool(path: Path, count: int, seed: int = 0, processes: int = 2, tell: Callable[[int], None] | None = None) -> None:
+def draw_pool(path: Path, count: int, seed: int = 0, processes: int = 1, tell: Callable[[int], None] | None = None) -> None:
     """Draw `count` images into one .npy file, (count, 128, 128, 3) uint8, written under another name until it is complete."""
     unfinished = path.with_suffix(".part")
     pool = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, IMAGE_PX, IMAGE_PX, 3))
     # spawn: a forked child of a process with threads (torch, a UI) may hang
-    with multiprocessing.get_context("spawn").Pool(processes) as workers:
+    context = multiprocessing.get_context("spawn")
+    # ctrl-C reaches the whole process group; ending the workers is the parent's part
+    with context.Pool(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as workers:
         for index, image in enumerate(workers.imap(functools.partial(image_at, seed=seed), range(count), chunksize=64)):
             pool[index] = image
             if tell is not None and index % 500 == 499:

@@ -63,6 +63,20 @@ def generate(
     return images
 
 
+class ModelError(Exception):
+    """A folder that is no pipeline."""
+
+
+def open_pipeline(model: Path) -> StableDiffusionPipeline:
+    """The pipeline of the folder, in float32. Raises ModelError."""
+    try:
+        pipeline: StableDiffusionPipeline = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+    except Exception as error:  # whatever is wrong with a stranger's files, it is their fault
+        raise ModelError(f"--evaluate: {model} cannot be loaded: {str(error).splitlines()[0]}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 @dataclass(frozen=True)
 class Trial:
     """How many images, how made."""
@@ -76,8 +90,7 @@ class Trial:
 def evaluate_folder(model: Path, state: Path, device: torch.device, trial: Trial, report: Report) -> dict[str, object]:
     """The judge's accuracy on drawings and on the generated images, a question, as shares from 0 to 1."""
     judge = judge_for(model, state, device, trial.seed, report)
-    pipeline = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, local_files_only=True).to(device)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = open_pipeline(model).to(device)
     questions = asked_for(trial.images, trial.seed)
     readings: list[dict[str, str]] = []
     for start in range(0, trial.images, BATCH):

@@ -1,6 +1,5 @@
 """The stages of the training in their order, each leaving its result in the state folder for the next."""
 
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,13 @@ class Settings:
     samples: int = 0
     pool_images: int = 24_000
     seed: int = 0
-    workers: int = 1  # threads with a batch each
+    threads: int = 1
     alone: bool = False  # one stage only: it gets all the minutes
+
+    @property
+    def workers(self) -> int:
+        """Batches side by side in a step: one a thread on a CPU, one on anything else."""
+        return self.threads if self.device.type == "cpu" else 1
 
     def budget(self, stage: str) -> Budget:
         return Budget(self.minutes * (1.0 if self.alone else SHARES[stage]), self.samples)
@@ -66,7 +70,11 @@ class Training:
         if not path.exists():
             count = self.settings.pool_images
             data.draw_pool(
-                path, count, self.settings.seed, tell=lambda done: self.report.step("pool", done / count, {"images": done})
+                path,
+                count,
+                self.settings.seed,
+                processes=self.settings.threads,
+                tell=lambda done: self.report.step("pool", done / count, {"images": done}),
             )
         return True
 
@@ -172,9 +180,3 @@ def save_module(module: torch.nn.Module, path: Path) -> None:
 
 def load_module(module: torch.nn.Module, path: Path) -> None:
     module.load_state_dict(load_file(path))
-
-
-def read_figures(path: Path) -> dict[str, float]:
-    """Figures that an earlier run left, or none."""
-    figures: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return figures

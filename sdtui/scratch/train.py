@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from sdtui.scratch.evaluation import ModelError, Trial, evaluate_folder
 from sdtui.scratch.progress import Report, report_for
 from sdtui.scratch.stages import STAGES, MissingStage, Settings, Training
 from sdtui.scratch.training import CheckpointError
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(1 if device.type == "cpu" and not options.evaluate else threads(options))
         with report_for(options.json) as report:
             return evaluate(options, device, report) if options.evaluate else train(options, device, report)
-    except (UsageError, MissingStage, CheckpointError) as error:
+    except (UsageError, MissingStage, CheckpointError, ModelError, OSError) as error:
         if options.debug:
             raise
         sys.stderr.write(f"sdtui train: {error}\n")
@@ -67,7 +68,7 @@ def train(options: argparse.Namespace, device: torch.device, report: Report) -> 
         samples=options.samples,
         pool_images=options.pool,
         seed=options.seed,
-        workers=threads(options) if device.type == "cpu" else 1,
+        threads=threads(options),
         alone=options.only is not None,
     )
     training = Training(settings, report)
@@ -83,8 +84,6 @@ def train(options: argparse.Namespace, device: torch.device, report: Report) -> 
 
 def evaluate(options: argparse.Namespace, device: torch.device, report: Report) -> int:
     """Generate images of held-out combinations and report how many the judge reads as asked for."""
-    from sdtui.scratch.evaluation import Trial, evaluate_folder  # the pipelines cost seconds to import
-
     trial = Trial(options.images, options.steps, options.guidance, options.seed)
     figures = evaluate_folder(options.evaluate, options.state, device, trial, report)
     report.result("train_evaluated", figures)
@@ -110,9 +109,11 @@ def threads(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> None:
     """Raise UsageError for what argparse cannot see."""
-    for name in ("minutes", "samples", "threads", "images", "steps", "pool"):
-        if getattr(options, name) < 0:
-            raise UsageError(f"--{name}: {getattr(options, name)} is below zero")
+    for name, least in (("minutes", 0), ("samples", 0), ("threads", 0), ("images", 1), ("steps", 1), ("pool", 4)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name}: {getattr(options, name)} is below {least}")
+    if options.out is None and "export" in (options.only or ()):
+        raise UsageError("--out: the folder to export to is missing")
     if options.state.exists() and not options.state.is_dir():
         raise UsageError(f"--state: {options.state} is not a folder")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
