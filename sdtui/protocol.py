@@ -22,6 +22,7 @@ PROTOCOL_VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """The largest message is a 1024x1024 RGB preview (3 MiB); more than this is a mistake or an attack."""
 _LENGTH: Final = struct.Struct(">I")
+HEADER_BYTES: Final = _LENGTH.size
 
 
 class ProtocolError(Exception):
@@ -468,6 +469,11 @@ def encode(message: Message) -> bytes:
         raise MalformedFrame(f"A {type(message).__name__} cannot be sent: {error}.") from error
     if len(body) > MAX_FRAME_BYTES:
         raise FrameTooLarge(f"A {type(message).__name__} of {len(body):,} bytes is above the limit of {MAX_FRAME_BYTES:,}.")
+    return frame(body)
+
+
+def frame(body: bytes) -> bytes:
+    """A frame around a message that is encoded already."""
     return _LENGTH.pack(len(body)) + body
 
 

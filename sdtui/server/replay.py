@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from sdtui.protocol import MAX_FRAME_BYTES, JobRow, Refused, ReplayDone
+from sdtui.protocol import MAX_FRAME_BYTES, JobRow, Refused, ReplayDone, frame
 from sdtui.server.connection import Connection
 from sdtui.server.store import Store
 from sdtui.text import safe_text
 
 CHUNK: Final = 500
 """Events read at once: some 200 kB."""
-_LENGTH: Final = struct.Struct(">I")
 _ROWS_BYTES: Final = MAX_FRAME_BYTES // 2
 """Room for job rows in a frame; the rest is for the model's description."""
 log = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ async def replay(connection: Connection, store: Store, job: str, is_live: Callab
             newest = store.last_seq_of(job)
             events = await store.events(job, last, CHUNK)
             for _, payload in events:
-                connection.send_frame(_LENGTH.pack(len(payload)) + payload)
+                connection.send_frame(frame(payload))
             last = events[-1][0] if events else last
             if len(events) < CHUNK and store.last_seq_of(job) == newest:
                 break

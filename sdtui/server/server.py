@@ -103,21 +103,22 @@ class Server:
 
     async def _keep_reachable(self, place: endpoint.Endpoint) -> None:
         """Make the socket again where it was removed, as at a logout; leave where everything was."""
-        while True:
+        trouble = ""
+        while not self._stop.is_set():
             await asyncio.sleep(self._limits.socket_check_s)
-            if not self._store.path.exists():
-                self.stop(f"its database {self._store.path} is gone")
-                return
-            if not place.is_lost():
-                continue
             try:
-                runtime_dir()
-                listener = place.open()
+                if not self._store.path.exists():
+                    self.stop(f"its database {self._store.path} is gone")
+                elif place.is_lost():
+                    runtime_dir()
+                    listener = place.open()
+                    self._listening.close()
+                    self._listening = await self._listen(listener)
+                trouble = ""
             except (endpoint.EndpointError, SettingsError, OSError) as error:
-                log.warning("the socket is gone and cannot be made again yet: %s", error)
-                continue
-            self._listening.close()
-            self._listening = await self._listen(listener)
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.warning("the server cannot be reached: %s", error)
 
     def stop(self, why: str) -> None:
         """Begin an orderly stop."""
@@ -259,9 +260,10 @@ class Server:
         return True
 
     async def _submit(self, connection: Connection, submit: Submit) -> Refused | None:
+        followed = submit.job in connection.jobs
         connection.jobs.add(submit.job)  # before it is queued: the first events come at once
         refused = await self.queue.submit(submit)
-        if refused is not None:
+        if refused is not None and not followed:
             connection.jobs.discard(submit.job)
         return refused
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from sdtui.protocol import (
+    HEADER_BYTES,
     JOB_ENDS,
     JOB_EVENTS,
     ImageSaved,
@@ -34,7 +35,6 @@ MAX_PENDING: Final = 50_000
 """While the disk is full, events are kept up to this many; the oldest step events go first."""
 STOPPED_WHILE_RUNNING: Final = "The server stopped while this job was running."
 _AT_ONCE: Final = (JobStarted, ImageSaved, *JOB_ENDS)
-_HEADER_BYTES: Final = 4
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Store:
             self._latest.pop(job, None)
         else:
             self._latest[job] = self._seq
-        return Entry(self._seq, job, time.time(), event, frame[_HEADER_BYTES:])
+        return Entry(self._seq, job, time.time(), event, frame[HEADER_BYTES:])
 
     def _schedule(self, after_s: float) -> None:
         loop = asyncio.get_running_loop()

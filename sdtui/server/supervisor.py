@@ -173,6 +173,7 @@ class Supervisor:
             self._futile_lives = 0
             self._listener.on_worker_given_up(died)
             self.has_given_up = True
+            self._wake.clear()  # who asked before was told just now
             await self._wake.wait()
             self.has_given_up = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -36,6 +37,7 @@ from sdtui.protocol import (
     WorkerReady,
     WorkerStage,
 )
+from sdtui.server.database import Database, Entry
 from sdtui.server.limits import Limits
 from sdtui.server.supervisor import Supervisor
 from tests.server.harness import (
@@ -353,6 +355,29 @@ async def test_a_name_is_taken_once(served: Served) -> None:
     await client.send(job("one"))
     refused = await first(client, Refused)
     assert (refused.field, refused.message) == ("job", "There is a job one already.")
+
+
+async def test_taking_a_name_twice_does_not_cut_the_owner_off(served: Served) -> None:
+    client = await served.client(subscribe=False)
+    for _ in range(2):
+        await client.send(job("one", "wait"))
+    await first(client, Refused)
+    await client.send(Cancel(job="one"))
+    assert isinstance(await end_of(client, "one"), JobCancelled)
+
+
+async def test_a_job_that_cannot_be_stored_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Database, submit: Submit, entry: Entry) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Database, "add_job", full)
+    client = await served.client()
+    await client.send(job("one"))
+    refused = await first(client, Refused)
+    assert refused.job == "one"
+    assert "could not be stored" in refused.message
+    assert "disk is full" in refused.message
+    assert not served.server.queue.busy
 
 
 async def test_a_full_queue_says_so() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
+    HEADER_BYTES,
     MAX_FRAME_BYTES,
     MESSAGES,
     Cancel,
@@ -35,7 +36,6 @@ from sdtui.protocol import (
     read_message_blocking,
 )
 
-HEADER_BYTES = 4
 SMALL = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=20),
