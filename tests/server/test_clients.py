@@ -171,7 +171,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
         reader, writer = await raw()
         writer.write(encode(Hello(client="sleeper")))
         await read_message(reader)
-        reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio would read ahead for it
+        reader._transport.pause_reading()  # asyncio would read ahead for it
         good = await served.client("good")
         await good.send(job("one", "steps 6000"))
         got = await events_until(good, lambda message: isinstance(message, JobFinished))
@@ -187,7 +187,7 @@ async def test_a_client_that_is_stuck_is_dropped_after_a_while(caplog: pytest.Lo
         reader, writer = await raw()
         writer.write(encode(Hello(client="sleeper")))
         await read_message(reader)
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        reader._transport.pause_reading()
         good = await served.client("good")
         await good.send(job("one", "steps 3000"))
         await events_until(good, lambda message: isinstance(message, JobFinished))
@@ -198,12 +198,12 @@ async def test_a_client_that_is_stuck_is_dropped_after_a_while(caplog: pytest.Lo
 
 async def test_previews_for_a_slow_client_are_replaced_not_queued(served: Served) -> None:
     slow = await served.client("slow", previews=True)
-    slow._reader._transport.pause_reading()  # type: ignore[attr-defined]
+    slow._reader._transport.pause_reading()
     good = await served.client("good")
     frames = 300  # 64 kB each: 19 MB, more than any queue here
     await good.send(job("one", f"big {frames}"))
     await end_of(good, "one")
-    slow._reader._transport.resume_reading()  # type: ignore[attr-defined]
+    slow._reader._transport.resume_reading()
     got = await events_until(slow, lambda message: isinstance(message, JobFinished))
     shown = [message.step_index for message in got if isinstance(message, PreviewReady)]
     assert 0 < len(shown) < frames / 4
@@ -213,10 +213,10 @@ async def test_previews_for_a_slow_client_are_replaced_not_queued(served: Served
 async def test_no_preview_comes_after_the_end_of_its_job(served: Served) -> None:
     client = await served.client(previews=True)
     other = await served.client("other")
-    client._reader._transport.pause_reading()  # type: ignore[attr-defined]  # so that a preview waits when the job ends
+    client._reader._transport.pause_reading()  # so that a preview waits when the job ends
     await other.send(job("one", "big 100"))
     await end_of(other, "one")
-    client._reader._transport.resume_reading()  # type: ignore[attr-defined]
+    client._reader._transport.resume_reading()
     await end_of(client, "one")
     await other.send(job("two"))
     got = await events_until(client, lambda message: isinstance(message, JobFinished))
