@@ -12,7 +12,6 @@ import typer
 from sdtui.cli.follow import Follower
 from sdtui.cli.options import BadParams, option_name, parameter_options, params_from, read_prompt, with_model_path
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, CommandError, note, result_json
-from sdtui.cli.screen import Screen
 from sdtui.cli.start import settings_or_error
 from sdtui.metadata import OutputError, check_pattern, prepare_output
 from sdtui.params import BY_FIELD
@@ -57,6 +56,8 @@ def generate(
             result_json(as_json(error.as_refused()))
         raise
     directory = _checked_output(output, settings)
+    from sdtui.cli.screen import Screen  # rich is imported when there is something to show
+
     screen = Screen(json=json, verbose=verbose, preview=preview)
     submit = Submit(
         job=new_job_id(),

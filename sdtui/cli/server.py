@@ -15,7 +15,12 @@ from sdtui.server.client import ServerUnavailable, read_server_log, stop_server
 from sdtui.settings import server_log_path
 from sdtui.text import format_seconds
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Start, stop or look at the server.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Start, stop or look at the server.",
+    epilog="Example: sdtui server status --json",
+)
 
 
 @app.command()

@@ -12,15 +12,18 @@ from sdtui.cli.output import EXIT_DONE, result, result_json
 from sdtui.cli.start import settings_or_error
 from sdtui.settings import settings_path
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, help="Show the settings in force.", invoke_without_command=True)
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    invoke_without_command=True,
+    help="Show the settings in force.",
+    epilog="Example: sdtui settings show --json",
+)
 
 
 @app.callback()
 def show_by_default(context: typer.Context) -> int | None:
-    """Show the settings in force, or where they lie.
-
-    Example: sdtui settings show
-    """
+    """Show the settings in force, or where they lie."""
     return show() if context.invoked_subcommand is None else None
 
 
