@@ -69,7 +69,8 @@ def resolve_model(name: str) -> Path | str:
         path = Path(name).expanduser()
         exists = path.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"Model {shown} is not a path that can be read: {safe_text(str(error))}") from error
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise CheckpointError(f"Model {shown} is not a path that can be read: {safe_text(why or '', limit=120)}.") from error
     if exists:
         return path.absolute()
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:

@@ -81,19 +81,25 @@ def _on_gpu(device: torch.device, dtype: str, why_device: str) -> Hardware:
 def _on_cpu(device: torch.device, dtype: str, why_device: str, weight_bytes: int) -> Hardware:
     if dtype == "float16":
         raise JobProblem("float16 on a CPU is some 75 times slower than float32; use auto, float32 or bfloat16.", "dtype")
-    can_bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if dtype == "bfloat16":
-        if not can_bfloat16:
+        if not has_bfloat16():
             raise JobProblem("This CPU has no fast bfloat16 (it needs AVX-512 or AMX); use auto or float32.", "dtype")
         return Hardware(device, torch.bfloat16, f"{why_device}, bfloat16 was asked for")
     if dtype == "float32":
         return Hardware(device, torch.float32, f"{why_device}, float32 was asked for")
-    if can_bfloat16 and _has_bfloat16_instructions() and weight_bytes >= _LARGE_MODEL_BYTES:
+    if has_bfloat16_instructions() and weight_bytes >= _LARGE_MODEL_BYTES:
         size = format_bytes(weight_bytes)
         return Hardware(device, torch.bfloat16, f"{why_device}; the model is large ({size}) and this CPU computes in bfloat16")
     return Hardware(device, torch.float32, f"{why_device}, and float32 is the safe precision on a CPU")
 
 
-def _has_bfloat16_instructions() -> bool:
-    """Real bfloat16 arithmetic, not an emulation of it."""
-    return any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+def has_bfloat16() -> bool:
+    """Whether torch computes in bfloat16 on this CPU faster than step by step."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether this CPU has real bfloat16 arithmetic, not only vectors wide enough to imitate it."""
+    return has_bfloat16() and any(
+        getattr(torch.cpu, name, lambda: False)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )

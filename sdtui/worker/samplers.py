@@ -122,6 +122,10 @@ def _check_steps(scheduler: Any, steps: int) -> None:
             )
         if not scheduler.config.get("use_dynamic_shifting", False):
             scheduler.set_timesteps(steps)
+        if not hasattr(scheduler, "sigmas") and int(scheduler.timesteps.max()) >= trained:
+            raise ValueError(
+                f"the first timestep would be {int(scheduler.timesteps.max())}, and the last one known is {trained - 1}"
+            )
     except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
         message = f"{type(scheduler).__name__} cannot take {steps} steps: {safe_text(str(error), limit=300)}"
         raise JobProblem(message, "num_inference_steps") from error

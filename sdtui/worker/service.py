@@ -98,10 +98,15 @@ class Worker:
         self._leave()
 
     def _leave(self) -> None:
-        """Stop the running job and end; an orphan would keep the GPU's memory."""
+        """Stop the running job and end, at once where there is none; an orphan would keep the GPU's memory."""
         with self._tokens_lock:
-            for token in self._tokens.values():
-                token.cancel()
+            tokens = list(self._tokens.values())
+        for token in tokens:
+            token.cancel()
+        if not tokens:
+            self._sender.close()
+            sys.stderr.flush()
+            os._exit(self._exit_code)
         self._queue.put((None, time.perf_counter()))
         timer = threading.Timer(LEAVE_S, lambda: os._exit(self._exit_code or 1))
         timer.daemon = True

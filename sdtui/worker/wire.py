@@ -49,7 +49,8 @@ class Sender:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(FLUSH_S)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(FLUSH_S)
 
     def _next(self) -> Message | None:
         with self._changed:

@@ -68,10 +68,15 @@ def build_pipeline(folder: Path) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors are tiny here, and two threads that wait for each other on busy cores are slower than one."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of some 3 MB: 64x64 pictures, 8x8 latents."""
-    torch.set_num_threads(1)  # tensors are tiny, and the machine has other work
     folder = tmp_path_factory.mktemp("models") / "tiny-sd"
     pipe = build_pipeline(folder.parent)
     pipe.set_progress_bar_config(disable=True)

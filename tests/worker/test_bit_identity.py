@@ -118,5 +118,7 @@ def test_a_job_leaves_the_pipeline_as_it_was(run: Callable[..., Run], model: Any
     pipe = model.pipe
     assert pipe.scheduler is model.own_scheduler
     assert "step" not in vars(pipe.scheduler) and "prepare_latents" not in vars(pipe)
-    hooks = [module for part in (pipe.unet, pipe.vae, pipe.text_encoder) for module in part.modules() if module._forward_pre_hooks]
+    hooks = [
+        module for part in (pipe.unet, pipe.vae, pipe.text_encoder) for module in part.modules() if module._forward_pre_hooks
+    ]
     assert not hooks and not pipe.unet._forward_hooks

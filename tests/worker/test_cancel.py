@@ -37,7 +37,9 @@ def cancelled_when(model: Any, module: torch.nn.Module, output_dir: Path, call: 
     handles = [module.register_forward_pre_hook(press_the_key)]
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         names = {block: name for name, block in part.named_modules()}
-        handles += [block.conv1.register_forward_pre_hook(note(names[block])) for block in blocks(part) if hasattr(block, "conv1")]
+        handles += [
+            block.conv1.register_forward_pre_hook(note(names[block])) for block in blocks(part) if hasattr(block, "conv1")
+        ]
     try:
         with pytest.raises(Cancelled):
             run_job(model, a_submit(output_dir, scheduler="euler"), emit=events.append, cancelled=token)

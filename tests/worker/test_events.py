@@ -149,8 +149,12 @@ def test_the_first_and_the_last_step_are_always_shown_and_the_rest_thinned(run: 
     assert not run(PreviewOptions(method="off")).of(PreviewReady)
 
 
-@pytest.mark.parametrize(("method", "max_px", "expected"), [("linear", 128, (8, 9)), ("linear", 4, (4, 4)), ("vae", 36, (32, 36))])
-def test_a_preview_is_raw_rgb_at_its_own_size(run: Callable[..., Run], method: Any, max_px: int, expected: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("method", "max_px", "expected"), [("linear", 128, (8, 9)), ("linear", 4, (4, 4)), ("vae", 36, (32, 36))]
+)
+def test_a_preview_is_raw_rgb_at_its_own_size(
+    run: Callable[..., Run], method: Any, max_px: int, expected: tuple[int, int]
+) -> None:
     preview = run(PreviewOptions(method=method, max_px=max_px), width=72).of(PreviewReady)[-1]
     assert (preview.height_px, preview.width_px, preview.method) == (*expected, method)
     assert len(preview.rgb) == 3 * expected[0] * expected[1]

@@ -96,7 +96,9 @@ def test_an_event_that_cannot_be_sent_does_not_silence_the_rest() -> None:
     stream.opened.set()
     sender = Sender(stream, on_broken=lambda: None)  # type: ignore[arg-type]
     too_large = a_preview(1)
-    sender.send(type(too_large)(**{name: getattr(too_large, name) for name in too_large.__struct_fields__} | {"rgb": b"x" * 5_000_000}))
+    sender.send(
+        type(too_large)(**{name: getattr(too_large, name) for name in too_large.__struct_fields__} | {"rgb": b"x" * 5_000_000})
+    )
     sender.send(Heartbeat(rss_bytes=1))
     sender.close()
     assert read_all(bytes(stream.written)) == [Heartbeat(rss_bytes=1)]
@@ -111,7 +113,12 @@ def run_reader(stream: BinaryIO) -> tuple[list[Message], list[Any]]:
 
 @pytest.mark.parametrize(
     ("rest", "error"),
-    [(b"", None), (b"\x00\x00\x00\x05hello", MalformedFrame), (b"\x00\x00", TruncatedFrame), (b"\x00\x00\x00\x09abc", TruncatedFrame)],
+    [
+        (b"", None),
+        (b"\x00\x00\x00\x05hello", MalformedFrame),
+        (b"\x00\x00", TruncatedFrame),
+        (b"\x00\x00\x00\x09abc", TruncatedFrame),
+    ],
 )
 def test_the_reader_ends_once_with_the_reason(rest: bytes, error: type[Exception] | None) -> None:
     commands, ends = run_reader(io.BytesIO(encode(Cancel(job="a")) + rest))
