@@ -28,21 +28,21 @@ def _start(rounds: int) -> list[Figure]:
 def _stall(rounds: int) -> list[Figure]:
     from sdtui.bench.live import measure_stall, run_jobs
 
-    return measure_stall(run_jobs(rounds + 1)[1:])
+    return measure_stall(run_jobs(rounds))
 
 
 def _first_step(rounds: int) -> list[Figure]:
     from sdtui.bench.live import measure_first_step, run_jobs
 
-    return measure_first_step(run_jobs(rounds + 1)[1:])
+    return measure_first_step(run_jobs(rounds))
 
 
 def _live(rounds: int) -> list[Figure]:
     """Both of the above from the same jobs."""
     from sdtui.bench.live import measure_first_step, measure_stall, run_jobs
 
-    jobs = run_jobs(rounds + 1)[1:]  # the first one is the warm-up
-    return [*measure_stall(jobs), *measure_first_step(jobs)]
+    session = run_jobs(rounds)
+    return [*measure_stall(session), *measure_first_step(session)]
 
 
 BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sdtui.bench.figures import Figure, milliseconds, percentile
 from sdtui.bench.isolation import isolated
 from sdtui.bench.terminal import Terminal, in_terminal
+from sdtui.bench.ticker import IdleProcess
 
 STALL_TARGET_MS: Final = 25.0
 FIRST_STEP_TARGET_MS: Final = 150.0
@@ -44,8 +45,16 @@ class Job:
         return sum(mark == kind for mark, _ in self.marks)
 
 
-def run_jobs(count: int) -> list[Job]:
-    """Start the app, wait for the model, and press Generate so many times, each after the end of the one before."""
+@dataclass
+class Session:
+    """The warm jobs of one run of the app, and the ticks of an idle process meanwhile."""
+
+    jobs: list[Job]
+    idle_gaps_s: list[float]
+
+
+def run_jobs(count: int) -> Session:
+    """Start the app, wait for the model, make a first picture, then so many more, each after the end of the one before."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     command = [sys.executable, "-m", "sdtui.bench.watched_app", str(writing)]
@@ -55,7 +64,10 @@ def run_jobs(count: int) -> list[Job]:
             _until(told, "ModelLoaded", _LOAD_TIMEOUT_S)
             terminal.type(_PROMPT)
             terminal.wait_for(_PROMPT, _KEY_TIMEOUT_S)  # keys that are bound on the screen overtake those that are typed
-            return [_run_job(terminal, told) for _ in range(count)]
+            _run_job(terminal, told)
+            idle = IdleProcess()
+            jobs = [_run_job(terminal, told) for _ in range(count)]
+            return Session(jobs, idle.gaps_s())
     finally:
         os.close(reading)
         os.close(writing)
@@ -102,8 +114,9 @@ def _told(terminal: Terminal, descriptor: int) -> Iterator[dict[str, Any] | None
             yield json.loads(line)
 
 
-def measure_stall(jobs: list[Job]) -> list[Figure]:
+def measure_stall(session: Session) -> list[Figure]:
     """The gaps of a 10 ms ticker on the app's event loop while jobs run with previews."""
+    jobs, idle = session.jobs, session.idle_gaps_s
     gaps = [gap for job in jobs for gap in job.gaps_s]
     previews = sum(job.count("PreviewReady") for job in jobs)
     note = f"{len(gaps)} ticks, {len(jobs)} jobs, {previews} previews"
@@ -111,11 +124,16 @@ def measure_stall(jobs: list[Job]) -> list[Figure]:
         milliseconds("stall", "gap of a 10 ms ticker, median", median(gaps)),
         milliseconds("stall", "gap of a 10 ms ticker, 99th percentile", percentile(gaps, 0.99), STALL_TARGET_MS, note),
         milliseconds("stall", "gap of a 10 ms ticker, longest", max(gaps)),
+        milliseconds(
+            "stall", "the same in an idle process meanwhile, 99th", percentile(idle, 0.99), note="what the machine does to any"
+        ),
+        milliseconds("stall", "the same in an idle process meanwhile, longest", max(idle)),
     ]
 
 
-def measure_first_step(jobs: list[Job]) -> list[Figure]:
+def measure_first_step(session: Session) -> list[Figure]:
     """From the key press to the start of the first step and to its end, for jobs on a warm worker."""
+    jobs = session.jobs
     starts = [job.first("denoise") for job in jobs]
     ends = [job.first("StepFinished") for job in jobs]
     note = f"{len(jobs)} warm jobs; key press to the event's arrival in the app"

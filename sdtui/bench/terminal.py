@@ -45,7 +45,8 @@ class Terminal:
         deadline = time.monotonic() + timeout_s
         while wanted not in self._seen:
             if not self.drain(deadline - time.monotonic()):
-                raise TimeoutError(f"The program did not show {text!r} within {timeout_s:.0f} s.")
+                ended = self.process.poll() is not None
+                raise TimeoutError(f"The program {'ended without showing' if ended else 'did not show'} {text!r}.")
         now = time.monotonic()
         self._seen = self._seen.partition(wanted)[2]
         return now

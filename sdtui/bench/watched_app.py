@@ -14,12 +14,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from sdtui.bench.ticker import tick
 from sdtui.protocol import JOB_ENDS, JobStarted, Message, ModelLoaded, PreviewReady, StageStarted, StepFinished, Welcome
 from sdtui.server.client import Client
 from sdtui.settings import load_settings
 from sdtui.ui.app import SdtuiApp
 
-TICK_S: Final = 0.010
 _TOLD: Final = (ModelLoaded, JobStarted, StageStarted, StepFinished, PreviewReady, *JOB_ENDS)
 
 
@@ -30,7 +30,7 @@ class Witness:
         self._client = client
         self._descriptor = descriptor
         self._gaps: list[float] | None = None
-        self._ticker = asyncio.create_task(self._tick())
+        self._ticker = asyncio.create_task(tick(self._keep))
 
     @property
     def welcome(self) -> Welcome:
@@ -68,14 +68,9 @@ class Witness:
         line = json.dumps({"at": time.monotonic(), "type": kind, **more}) + "\n"
         os.write(self._descriptor, line.encode())
 
-    async def _tick(self) -> None:
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            if self._gaps is not None:
-                self._gaps.append(now - before)
-            before = now
+    def _keep(self, gap_s: float) -> None:
+        if self._gaps is not None:
+            self._gaps.append(gap_s)
 
 
 def main() -> None:
