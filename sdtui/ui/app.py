@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -20,6 +20,10 @@ from sdtui.ui.screens import SCREENS
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
 from sdtui.ui.widgets.preview.graphics import still_surface
 
+_HERE: Final = Path(__file__).parent
+_GC_THRESHOLDS: Final = (20_000, 10, 20)
+"""Each frame makes thousands of short-lived strips; Python's 700 would collect several times a frame."""
+
 
 class SdtuiApp(App[None]):
     """Stable Diffusion in the terminal."""
@@ -28,10 +32,8 @@ class SdtuiApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     DEFAULT_MODE = SCREENS[0].name
-    CSS_PATH: ClassVar[list[str | PurePath]] = [
-        "app.tcss",
-        "screens/create.tcss",
-    ]  # the first screen's, so that all is parsed at once
+    CSS_PATH: ClassVar[list[str | PurePath]] = [_HERE / "app.tcss", _HERE / "screens" / "create.tcss"]
+    """With the first screen's, so that all is parsed at once. Absolute, as Textual looks beside a subclass's file."""
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (190, "-wide")]  # noqa: RUF012 - Textual reads it as an instance variable
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012 - as above
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -66,11 +68,14 @@ class SdtuiApp(App[None]):
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run until the user leaves. Nothing made before the first frame is garbage, so collecting waits until then."""
+        thresholds = gc.get_threshold()
         gc.disable()
         self._still = still_surface()
         try:
             super().run(*args, **kwargs)
         finally:
+            gc.unfreeze()
+            gc.set_threshold(*thresholds)
             gc.enable()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -101,7 +106,10 @@ class SdtuiApp(App[None]):
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
-        gc.enable()
+        if not gc.isenabled():
+            gc.freeze()  # the widgets stay: looking through them again and again would stop the loop for 70 ms each time
+            gc.set_threshold(*_GC_THRESHOLDS)
+            gc.enable()
         self._register_all_themes()
         for complaint in self._complaints:
             self.notify(complaint, title="Theme", severity="warning", timeout=15, markup=False)

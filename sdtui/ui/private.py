@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.segment import Segment
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
+
+
+def grow(view: ScrollView, height: int) -> None:
+    """Say how many lines a view has, without a layout of the whole screen, which setting `virtual_size` would ask for.
+
+    Right for views that are never as high as their content and always show their scrollbar.
+    """
+    size = Size(view.virtual_size.width, height)
+    had_to_scroll = view.virtual_size.height > view.size.height
+    view.set_reactive(Widget.virtual_size, size)
+    if had_to_scroll or height > view.size.height:  # else the scrollbar stays as it is
+        view._scroll_update(size)
 
 
 class BakedStrip(Strip):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import functools
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sdtui.protocol import (
     Cancel,
@@ -60,22 +62,17 @@ MODEL = ModelInfo(
 )
 
 
+@functools.lru_cache(maxsize=256)
 def picture(width_px: int, height_px: int, sharpness: float) -> bytes:
     """A sun over a hill that comes out of grey; `sharpness` from 0 to 1."""
-    rows = bytearray()
-    for y in range(height_px):
-        for x in range(width_px):
-            u, v = x / width_px, y / height_px
-            sun = math.exp(-((u - 0.7) ** 2 + (v - 0.28) ** 2) * 60)
-            hill = 1.0 if v > 0.66 + 0.1 * math.sin(u * 6) else 0.0
-            colour = (
-                (80 + 150 * sun + 40 * v) * (1 - hill) + 60 * hill,
-                (130 + 90 * sun) * (1 - hill) + (120 - 60 * v) * hill,
-                (200 - 120 * sun - 50 * v) * (1 - hill) + 60 * hill,
-            )
-            grain = 110 + 40 * math.sin(x * 12.9898 + y * 78.233)
-            rows += bytes(max(0, min(255, round(grain + (c - grain) * sharpness))) for c in colour)
-    return bytes(rows)
+    u, v = np.meshgrid(np.linspace(0, 1, width_px), np.linspace(0, 1, height_px))
+    sun = np.exp(-((u - 0.7) ** 2 + (v - 0.28) ** 2) * 60)
+    hill = v > 0.66 + 0.1 * np.sin(u * 6)
+    sky = np.stack([80 + 150 * sun + 40 * v, 130 + 90 * sun, 200 - 120 * sun - 50 * v])
+    ground = np.stack([60 + 0 * v, 120 - 60 * v, 60 + 0 * v])
+    grain = 110 + 40 * np.sin(np.arange(width_px * height_px) * 78.233).reshape(height_px, width_px)
+    scene = np.where(hill, ground, sky)
+    return (grain + (scene - grain) * sharpness).clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0).tobytes()
 
 
 def fact(name: str, *shape: int, **more: Any) -> TensorFact:

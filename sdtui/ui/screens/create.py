@@ -29,6 +29,7 @@ from sdtui.ui.widgets.form import Form
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
 from sdtui.ui.widgets.preview.picture import Picture
+from sdtui.ui.widgets.preview.scaling import prepare
 from sdtui.ui.widgets.preview.surface import Surface
 from sdtui.ui.widgets.progress import ProgressLine
 from sdtui.ui.widgets.prompt import PromptBox
@@ -85,9 +86,10 @@ class CreateScreen(Screen[None]):
                         yield PromptBox(BY_FIELD[name].spec.label, name, history, placeholder)
                 yield TabLine(PANES, id="tabs")
                 yield Form(self.settings.general.model, id="form")
-            yield Picture(still=self._still, id="picture")
+            with Vertical(id="middle"):  # what changes with each step lies in the two right columns: less to draw again
+                yield Picture(still=self._still, id="picture")
+                yield ProgressLine(id="progress")
             yield StepLog(id="steps")
-        yield ProgressLine(id="progress")
         yield Static(id="help", markup=False)
         yield KeyLine(id="keys")
 
@@ -132,6 +134,7 @@ class CreateScreen(Screen[None]):
     async def start(self) -> None:
         """The first frame is out: make the form, and count tokens already while the worker starts."""
         await self.form.mount_rows()
+        await asyncio.to_thread(prepare)
         folder = await asyncio.to_thread(_local_tokenizer, self.settings.general.model)
         if folder is not None and self.model is None:
             self._count_with(folder)

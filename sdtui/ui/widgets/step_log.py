@@ -9,12 +9,13 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.cache import LRUCache
 from textual.events import Click
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from sdtui.ui.private import grow
 from sdtui.ui.rows import LogRow, row_text
 
 MAX_ROWS: Final = 50_000
@@ -104,12 +105,13 @@ class StepLog(ScrollView, can_focus=True):
         self._lines.clear()
         self.cursor = None
         self._following = True
-        self.virtual_size = Size(0, 0)
+        grow(self, 0)
         self.scroll_to(y=0, animate=False)
         self.refresh()
 
     def _drop_oldest(self) -> None:
         del self._rows[:_DROPPED_AT_ONCE]
+        self.refresh()
         self._lines.clear()
         if self.cursor is not None:
             self.cursor = max(0, self.cursor - _DROPPED_AT_ONCE)
@@ -120,12 +122,14 @@ class StepLog(ScrollView, can_focus=True):
         self._waiting = False
         if not self.is_attached:
             return
-        before = self.virtual_size.height
-        self.virtual_size = Size(0, len(self._rows))
+        first_new = self.virtual_size.height
+        grow(self, len(self._rows))
+        top = self.scroll_offset.y
         if self._following:
             self._go_to_end()
-        if before <= self.scroll_offset.y + self.size.height:
-            self.refresh()
+        if self.scroll_offset.y == top:  # else all of it was drawn again by scrolling
+            new = Region(0, first_new - top, self.size.width, len(self._rows) - first_new)
+            self.refresh(new.intersection(self.size.region))
         self._show_position()
 
     def _go_to_end(self) -> None:
@@ -140,7 +144,9 @@ class StepLog(ScrollView, can_focus=True):
 
     def _show_position(self) -> None:
         behind = len(self._rows) - self.scroll_offset.y - self.size.height
-        self.border_subtitle = "" if self._following or behind <= 0 else f"{behind:,} below · end follows"
+        position = "" if self._following or behind <= 0 else f"{behind:,} below · end follows"
+        if position != (self.border_subtitle or ""):
+            self.border_subtitle = position
 
     def on_resize(self) -> None:
         """Rows are laid out for the width."""

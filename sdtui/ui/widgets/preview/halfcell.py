@@ -33,6 +33,8 @@ class HalfCellSurface(Surface):
         self._scaling: asyncio.Task[None] | None = None
         self._stale = False
         self._path: Path | None = None
+        self._baked: list[Strip] = []
+        self._baked_for: tuple[HalfCells | None, Size, Color] | None = None
 
     def show_frame(self, frame: Frame) -> None:
         """Show a preview."""
@@ -86,22 +88,29 @@ class HalfCellSurface(Surface):
 
     def render_line(self, y: int) -> Strip:
         """One line as segments, background around the picture."""
-        return self._line(y, self.size, baked=False)
+        return self._line(y, self.size, self._mat(), baked=False)
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The lines of `crop`; as ready bytes where the terminal takes 24-bit colours."""
+        """The lines of `crop`; as ready bytes where the terminal takes 24-bit colours, kept until something changes."""
         if not self._takes_baked():
             return super().render_lines(crop)
+        mat = self._mat()
+        key = (self._cells, self.size, mat)
+        if self._baked_for != key:
+            self._baked_for = key
+            self._baked = [self._line(y, self.size, mat, baked=True) for y in range(self.size.height)]
         left, right = crop.column_span
-        return [self._line(y, self.size, baked=True).crop(left, right) for y in crop.line_range]
+        return [strip.crop(left, right) for strip in self._baked[crop.y : crop.bottom]]
+
+    def _mat(self) -> Color:
+        return self.background_colors[1].rich_color
 
     def _takes_baked(self) -> bool:
         colourless = any(isinstance(line_filter, Monochrome | NoColor) for line_filter in self.get_line_filters())
         return self.app.console.color_system == "truecolor" and not colourless
 
-    def _line(self, y: int, size: Size, *, baked: bool) -> Strip:
+    def _line(self, y: int, size: Size, mat: Color, *, baked: bool) -> Strip:
         cells = self._cells
-        mat = self.background_colors[1].rich_color
         blank = Style(bgcolor=mat)
         if cells is None or cells.columns > size.width or cells.rows > size.height:
             return Strip.blank(size.width, blank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ from sdtui.ui.widgets.preview.rate import Rate
 from sdtui.ui.widgets.preview.surface import Frame, Surface
 
 _NOTHING_YET: Final = "The picture forms here.\nF5 starts."
+_SAY_EVERY_S: Final = 1.0
+"""A rate that changes with every frame could not be read."""
 
 
 class Picture(Vertical):
@@ -32,6 +35,7 @@ class Picture(Vertical):
         self._live: Surface = HalfCellSurface(id="live")
         self._still: Surface | None = None
         self._rate = Rate()
+        self._said_at = 0.0
 
     def compose(self) -> ComposeResult:
         """The live surface, and words where there is no picture yet."""
@@ -64,8 +68,10 @@ class Picture(Vertical):
         self._show_still(False)
         self._live.show_frame(Frame(event.width_px, event.height_px, event.rgb))
         rate = self._rate.tick()
-        shown = f"{rate:>2.0f} fps" if rate is not None else " – fps"
-        self.border_subtitle = Content(f"x0 · {event.method} · {shown} · {format_bytes(len(event.rgb))}")
+        if rate is None or time.monotonic() - self._said_at >= _SAY_EVERY_S:
+            self._said_at = time.monotonic()
+            shown = f"{rate:>2.0f} fps" if rate is not None else " – fps"
+            self.border_subtitle = Content(f"x0 · {event.method} · {shown} · {format_bytes(len(event.rgb))}")
 
     def show_saved(self, event: ImageSaved) -> None:
         """A finished picture is on disk."""

@@ -21,6 +21,13 @@ class HalfCells(msgspec.Struct, frozen=True):
     ansi: tuple[str, ...]
 
 
+def prepare() -> None:
+    """Load the imaging library, which takes a tenth of a second, before the first preview needs it."""
+    from PIL import Image
+
+    Image.init()
+
+
 def fit(width_px: int, height_px: int, columns: int, rows: int) -> tuple[int, int]:
     """Columns and rows of the largest picture of this aspect ratio; a cell is taken as twice as high as wide."""
     scale = min(columns / width_px, 2 * rows / height_px)
