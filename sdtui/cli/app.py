@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any, Final, cast
@@ -133,9 +132,10 @@ def _usage_hint(error: TyperException) -> str:
 
 def _fail(error: BaseException, message: str, code: int, debug: bool, detail: str = "") -> int:
     if debug:
+        import traceback
+
         sys.stderr.write(safe_text("".join(traceback.format_exception(error)), multiline=True))
         if detail:
             sys.stderr.write(safe_text(detail, multiline=True).rstrip() + "\n")
-    for number, line in enumerate(message.splitlines() or [""]):
-        output.note(f"sdtui: {line}" if number == 0 else f"       {line}")
+    output.complain(message)
     return code

@@ -49,6 +49,12 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def complain(message: str) -> None:
+    """An error on stderr, with the program's name; further lines stand below it."""
+    for number, line in enumerate(message.splitlines() or [""]):
+        note(f"sdtui: {line}" if number == 0 else f"       {line}")
+
+
 def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
     """Rows as lines of aligned columns, two spaces apart; the columns in `right` are aligned to the right."""
     clean = [[safe_text(cell) for cell in row] for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdtui.cli.output import EXIT_BAD_INPUT, CommandError
+from sdtui.cli.output import EXIT_BAD_INPUT, CommandError, complain
 from sdtui.settings import Settings, SettingsError, load_settings
 
 
@@ -22,3 +22,12 @@ def start_app() -> int:
     app = SdtuiApp(settings)
     app.run()
     return app.return_code or 0
+
+
+def start() -> int:
+    """`start_app`, with its errors told."""
+    try:
+        return start_app()
+    except CommandError as error:
+        complain(str(error))
+        return error.code
