@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
+import psutil
+
 from sdtui.bench.figures import Figure, milliseconds, ratios
 from sdtui.bench.isolation import isolated
 from sdtui.bench.terminal import in_terminal
@@ -28,12 +30,14 @@ def measure(rounds: int) -> list[Figure]:
     """The ratios; the programs alternate, each round in fresh directories, so every start of the app starts a server too."""
     frames: dict[str, list[float]] = {"hello": [], "app": []}
     answers: dict[str, list[float]] = {"hello": [], "app": []}
+    processor: dict[str, list[float]] = {"hello": [], "app": []}
     for index in range(rounds + 1):
         for name, (command, marker) in (("hello", _HELLO), ("app", _APP)):
-            frame_s, answer_s = _first_frame(command, marker)
+            frame_s, answer_s, cpu_s = _first_frame(command, marker)
             if index > 0:  # the first round fills the disk's cache and writes byte code
                 frames[name].append(frame_s)
                 answers[name].append(answer_s)
+                processor[name].append(cpu_s)
     imports, helps = _short_commands(rounds * _HELP_RUNS)
     return [
         milliseconds("start", "hello world answers a key after", median(answers["hello"]), note=f"{rounds} rounds"),
@@ -42,19 +46,23 @@ def measure(rounds: int) -> list[Figure]:
             "start", "first interactive frame", answers["app"], answers["hello"], target=APP_TARGET, note="first key is answered"
         ),
         *ratios("start", "first frame", frames["app"], frames["hello"]),
+        *ratios(
+            "start", "processor time until then", processor["app"], processor["hello"], note="hardly moved by other programs"
+        ),
         *ratios("start", "sdtui --help", helps, imports, target=HELP_TARGET, note="against python -c 'import typer'"),
     ]
 
 
-def _first_frame(command: Sequence[str], marker: str) -> tuple[float, float]:
-    """Seconds from the start of the process to its first frame, and to its answer to a key that is typed then."""
+def _first_frame(command: Sequence[str], marker: str) -> tuple[float, float, float]:
+    """Seconds from the start of the process to its first frame and to its answer to a key typed then, and of its processor time."""
     with isolated():
         began = time.monotonic()
         with in_terminal(command) as terminal:
             framed = terminal.wait_for(marker, _TIMEOUT_S)
             terminal.type(_KEY)
             answered = terminal.wait_for(_KEY, _TIMEOUT_S)
-    return framed - began, answered - began
+            used = psutil.Process(terminal.process.pid).cpu_times()
+    return framed - began, answered - began, used.user + used.system
 
 
 def _short_commands(runs: int) -> tuple[list[float], list[float]]:
