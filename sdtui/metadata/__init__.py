@@ -1,0 +1,30 @@
+"""What an image file says of how it was made: written into PNG text chunks, and read again.
+
+`parameters` holds A1111's infotext, which Civitai and most readers take; `sdtui` holds `ImageRecord` as ASCII JSON, with
+nothing left out.
+"""
+
+from __future__ import annotations
+
+from sdtui.metadata.infotext import infotext, parse_infotext
+from sdtui.metadata.names import NAME_FIELDS, check_pattern, file_stem
+from sdtui.metadata.read import read_png
+from sdtui.metadata.record import A1111_KEY, OUR_KEY, ImageMetadata, ImageRecord, MetadataError, OutputError
+from sdtui.metadata.write import prepare_output, save_png
+
+__all__ = [
+    "A1111_KEY",
+    "NAME_FIELDS",
+    "OUR_KEY",
+    "ImageMetadata",
+    "ImageRecord",
+    "MetadataError",
+    "OutputError",
+    "check_pattern",
+    "file_stem",
+    "infotext",
+    "parse_infotext",
+    "prepare_output",
+    "read_png",
+    "save_png",
+]
