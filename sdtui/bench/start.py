@@ -54,7 +54,7 @@ def measure(rounds: int) -> list[Figure]:
 
 
 def _first_frame(command: Sequence[str], marker: str) -> tuple[float, float, float]:
-    """Seconds from the start of the process to its first frame and to its answer to a key typed then, and of its processor time."""
+    """Seconds from the start to the first frame, to the answer to a key typed then, and of processor time until that."""
     with isolated():
         began = time.monotonic()
         with in_terminal(command) as terminal:

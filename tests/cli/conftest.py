@@ -61,7 +61,6 @@ def make_cli(home: Path) -> Cli:
         "HF_HUB_OFFLINE": "1",
         "NO_COLOR": "",
         "COLUMNS": "120",
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning slow each other down where tests run side by side
     }
     (home / "run").mkdir(mode=0o700, exist_ok=True)
     return Cli(home, environment)
