@@ -51,7 +51,7 @@ def run_job(
 
     Emits the job's events from `JobStarted` to `JobFinished`. Raises `JobProblem` (with the field), `OutputError`,
     `Cancelled`, or what the libraries raise; then nothing of an unfinished picture is on disk, and the model can be
-    used again. `began` is when the job came in, by `time.perf_counter`, where that was before.
+    used again. `began` is when work on the job began, by `time.perf_counter`, where a model was loaded for it before.
     """
     began = time.perf_counter() if began is None else began
     params, pipe, device = resolve(model, submit.params), model.pipe, model.hardware.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import huggingface_hub
 from diffusers import DiffusionPipeline
 from diffusers.pipelines import pipeline_utils
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -27,6 +29,7 @@ from sdtui.worker.cancellation import raise_if
 from sdtui.worker.errors import ModelProblem, one_line
 
 Emit = Callable[[Message], None]
+_log: Final = logging.getLogger(__name__)
 _REPORT_INTERVAL_S: Final = 0.2
 """Five reports a second are as many as anybody reads."""
 
@@ -38,26 +41,30 @@ def fetch(
 
     The files are those that diffusers would take: safetensors only, of `variant` where there are such.
     """
-    download = functools.partial(
-        DiffusionPipeline.download, model, revision=revision, variant=variant, use_safetensors=True, safety_checker=None
-    )
+    download = functools.partial(DiffusionPipeline.download, model, revision=revision, use_safetensors=True, safety_checker=None)
     with _reported(model, emit, cancelled):
         try:
-            return Path(_download_or_cached(download, offline=offline))
+            try:
+                return Path(_download_or_cached(download, variant, offline=offline))
+            except ValueError as error:
+                if variant is None or f"variant={variant}" not in str(error):
+                    raise
+            _log.warning("%s has no %s weights; the plain ones are taken.", model, variant)
+            return Path(_download_or_cached(download, None, offline=offline))
         except Exception as error:
             raise _explain(model, revision, error, offline=offline) from error
 
 
-def _download_or_cached(download: Callable[..., str], *, offline: bool) -> str:
+def _download_or_cached(download: Callable[..., str], variant: str | None, *, offline: bool) -> str:
     try:
-        return download(local_files_only=offline)
+        return download(variant=variant, local_files_only=offline)
     except Exception as error:
         if offline or not _is_network_error(error):
             raise
-    return download(local_files_only=True)  # nobody answers: the cache may have it
+    return download(variant=variant, local_files_only=True)  # nobody answers: the cache may have it
 
 
-def _is_network_error(error: Exception) -> bool:
+def _is_network_error(error: BaseException) -> bool:
     """Whether the hub was not reached at all, whichever HTTP library huggingface_hub uses in this version."""
     names = {base.__name__ for base in type(error).__mro__}
     return bool(names & {"TransportError", "ConnectionError", "Timeout"})
@@ -75,23 +82,40 @@ def fetch_component(model: str, revision: str | None, component: str, *, offline
 
 
 def _explain(model: str, revision: str | None, error: Exception, *, offline: bool) -> ModelProblem:
-    """What went wrong with the hub, as a sentence that says what to do."""
-    if isinstance(error, GatedRepoError):
+    """What went wrong with the hub, as a sentence that says what to do; diffusers often wraps the reason in another error."""
+    reasons = _chain(error)
+
+    def is_any(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(reason, kinds) for reason in reasons)
+
+    if is_any(GatedRepoError):
         return ModelProblem(
             f"Model {model} is gated: accept its terms on huggingface.co/{model}, then set HF_TOKEN or run `hf auth login`."
         )
-    if isinstance(error, RevisionNotFoundError):
+    if is_any(RevisionNotFoundError):
         return ModelProblem(f"Model {model} has no revision {revision!r}.", "revision")
-    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
-        why = "sdtui is offline" if offline else "the hub does not answer"
-        return ModelProblem(f"Model {model} is not in the cache, and {why}. Connect, or name a folder.")
-    if isinstance(error, RepositoryNotFoundError):
+    if is_any(RepositoryNotFoundError):
         return ModelProblem(f"The hub has no model {model}, or it is private: then set HF_TOKEN or run `hf auth login`.")
-    if isinstance(error, HfHubHTTPError):
+    if is_any(LocalEntryNotFoundError, OfflineModeIsEnabled) or any(_is_network_error(reason) for reason in reasons):
+        why = "sdtui is offline" if offline or is_any(OfflineModeIsEnabled) else "the hub does not answer"
+        return ModelProblem(f"Model {model} is not in the cache, and {why}. Connect, or name a folder.")
+    if is_any(EntryNotFoundError):
+        return ModelProblem(f"Model {model} is not a diffusers model: it has no model_index.json.")
+    if is_any(HfHubHTTPError):
         return ModelProblem(f"The hub did not give model {model}: {one_line(error)}")
-    if isinstance(error, OSError) and "safetensors" in str(error):
-        return ModelProblem(f"Model {model} has no safetensors weights; pickled ones can run any code and are not read.")
+    if any(isinstance(reason, OSError) and "safetensors" in str(reason) for reason in reasons):
+        return ModelProblem(f"Model {model} has no safetensors weights, only pickles, which can run any code when they are read.")
     return ModelProblem(f"Model {model} could not be fetched: {one_line(error)}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and those that it came from."""
+    found: list[BaseException] = []
+    reason: BaseException | None = error
+    while reason is not None and reason not in found:
+        found.append(reason)
+        reason = reason.__cause__ or reason.__context__
+    return found
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Worker:
     def __init__(self, commands: BinaryIO, events: BinaryIO, settings: Settings) -> None:
         self._settings = settings
         self._commands = commands
-        self._queue: queue.SimpleQueue[tuple[Message | None, float]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._tokens: dict[str, CancelToken] = {}
         self._tokens_lock = threading.Lock()
         self._model: LoadedModel | None = None
@@ -83,7 +83,7 @@ class Worker:
             if isinstance(message, Submit):
                 with self._tokens_lock:
                     self._tokens[message.job] = CancelToken()
-            self._queue.put((message, time.perf_counter()))
+            self._queue.put(message)
 
     def _cancel(self, job: str) -> None:
         with self._tokens_lock:
@@ -107,7 +107,7 @@ class Worker:
             self._sender.close()
             sys.stderr.flush()
             os._exit(self._exit_code)
-        self._queue.put((None, time.perf_counter()))
+        self._queue.put(None)
         timer = threading.Timer(LEAVE_S, lambda: os._exit(self._exit_code or 1))
         timer.daemon = True
         timer.start()
@@ -125,14 +125,11 @@ class Worker:
         with self._stage("handshake"):
             self._start_threads()
         self._import_libraries()
-        while True:
-            message, received_at = self._queue.get()
-            if message is None:
-                break
+        while (message := self._queue.get()) is not None:
             if isinstance(message, LoadModel):
                 self._on_load_model(message)
             elif isinstance(message, Submit):
-                self._on_submit(message, received_at)
+                self._on_submit(message)
             else:
                 _log.warning("%s is no command for a worker", type(message).__name__)
         self._sender.close()
@@ -215,27 +212,28 @@ class Worker:
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
-    def _on_submit(self, submit: Submit, received_at: float) -> None:
+    def _on_submit(self, submit: Submit) -> None:
         with self._tokens_lock:
             token = self._tokens[submit.job]
         try:
-            end = self._run(submit, token, received_at)
+            end = self._run(submit, token)
         finally:
             with self._tokens_lock:
                 self._tokens.pop(submit.job, None)
         if end is not None:
-            memory.free_memory()
             self.emit(end)
+            memory.free_memory()
 
-    def _run(self, submit: Submit, token: CancelToken, received_at: float) -> Message | None:
+    def _run(self, submit: Submit, token: CancelToken) -> Message | None:
         """Run a job; returns the event that ends it where it did not finish. Its traceback is gone by then, and what it held."""
         from sdtui.worker.generate import run_job
 
+        began = time.perf_counter()
         try:
             if token():
                 return JobCancelled(job=submit.job)
             model = self._model_for(submit, token)
-            run_job(model, submit, emit=self.emit, cancelled=token, offline=self._settings.worker.offline, began=received_at)
+            run_job(model, submit, emit=self.emit, cancelled=token, offline=self._settings.worker.offline, began=began)
         except Cancelled:
             return JobCancelled(job=submit.job, latency_s=token.latency_s)
         except (JobProblem, OutputError) as problem:
