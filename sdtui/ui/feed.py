@@ -132,7 +132,7 @@ class Feed:
         try:
             connection = await self._connect(name=self._name, subscribe=True, previews=True)
         except Exception as error:  # whatever keeps the server away, the app stays open and says so
-            return safe_text(str(error)) or type(error).__name__
+            return safe_text(str(error), multiline=True) or type(error).__name__
         self._connection = connection
         try:
             self._announce(FeedState("connected", welcome=connection.welcome))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -32,6 +33,8 @@ Span = tuple[str, str]
 """Text and its tone: `text`, `muted`, `accent`, `success`, `warning`, `error`."""
 WIDE: Final = 74
 """Cells from which a step shows what the network said and the memory too."""
+_NARROW: Final = 44
+"""Cells of the log at 120 columns: what a step's figures need."""
 _TEXT_LIMIT: Final = 2000
 _NAME: Final = 12
 _WORD_END: Final = "</w>"
@@ -163,7 +166,7 @@ def rows_for(event: Message) -> list[LogRow]:
         case JobCancelled():
             return [NoteRow(f"cancelled within {format_seconds(event.latency_s)}", "warning")]
         case JobFailed():
-            return [NoteRow(line, "error") for line in safe_text(event.message, multiline=True, limit=_TEXT_LIMIT).splitlines()]
+            return _error_rows(event.message)
         case _:
             return _worker_rows(event)
 
@@ -184,11 +187,17 @@ def _worker_rows(event: Message) -> list[LogRow]:
                 )
             ]
         case ModelFailed():
-            return [NoteRow(safe_text(event.message, limit=_TEXT_LIMIT), "error")]
+            return _error_rows(event.message)
         case WorkerDied():
-            return [NoteRow(f"the worker ended: {safe_text(event.reason, limit=_TEXT_LIMIT)}; a new one starts", "error")]
+            return _error_rows(f"The worker ended: {event.reason}. A new one starts.")
         case _:
             return []
+
+
+def _error_rows(message: str) -> list[LogRow]:
+    """An error in full, wrapped for the narrowest log."""
+    lines = safe_text(message, multiline=True, limit=_TEXT_LIMIT).splitlines()
+    return [NoteRow(part, "error") for line in lines for part in textwrap.wrap(line, _NARROW)]
 
 
 def _start_row(event: JobStarted) -> LogRow:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from sdtui.settings import General, Settings, output_dir
@@ -17,7 +15,6 @@ from sdtui.ui.widgets.field import FieldInput
 from sdtui.ui.widgets.prompt import PromptBox
 from sdtui.ui.widgets.step_log import StepLog
 from sdtui.ui.widgets.tab_line import TabLine
-from tests.ui.scripted import ScriptedClient
 from tests.ui.stage import stage, until
 
 NASTY = "a [/] cat [bold red]x[/] \\[y] \u202ertl"
@@ -130,23 +127,3 @@ async def test_markup_and_controls_in_a_prompt_are_text_wherever_they_are_shown(
         running.screen.prompt.load_text("")
         await running.pilot.press("up")
         assert "[/]" in running.screen.prompt.text
-
-
-async def test_the_event_loop_keeps_turning_during_a_generation_with_previews() -> None:
-    gaps: list[float] = []
-
-    async def tick() -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(0.01)
-            now = time.perf_counter()
-            gaps.append(now - last)
-            last = now
-
-    async with stage(ScriptedClient(step_s=0.03), size=(200, 60)) as running:
-        ticker = asyncio.create_task(tick())
-        await running.type("a cat")
-        await running.pilot.press("f5")
-        await running.finished()
-        ticker.cancel()
-        assert len(gaps) > 20  # a stalled loop would have ticked once or twice

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
     Cancel,
@@ -178,7 +180,7 @@ async def test_what_the_worker_waits_for_is_shown_with_its_seconds() -> None:
         running.client.emit(DownloadProgress(model="o/n", file="unet/x.safetensors", done_bytes=50 << 20, total_bytes=100 << 20))
         await until(lambda: "x.safetensors  50 MiB of 100 MiB" in running.screen.progress.text, "download")
         running.client.emit(ModelFailed(model="o/n", message="The model [/] is broken."))
-        await until(lambda: "The model [/] is broken." in running.screen.progress.text, "failure")
+        await until(lambda: "The model [/] is broken." in running.screen_text(), "failure")
 
 
 async def test_memory_and_a_dead_worker_and_the_servers_state_are_said() -> None:
@@ -206,20 +208,21 @@ async def test_memory_and_a_dead_worker_and_the_servers_state_are_said() -> None
         await until(lambda: "/tmp/[/]log" in running.screen_text(), "status")
 
 
-async def test_without_a_server_the_app_opens_says_so_and_f8_tries_again() -> None:
-    tries: list[str] = []
+async def test_without_a_server_the_app_opens_says_so_and_f8_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdtui.ui.feed.FIRST_WAIT_S", 600.0)
     client = ScriptedClient()
+    up = False
 
     async def connect(**wanted: object) -> ScriptedClient:
-        tries.append("try")
-        if len(tries) == 1:
-            raise ConnectionError("The server [/] could not start.")
+        if not up:
+            raise ConnectionError("The server [/] is not there.")
         return client
 
     async with stage(client, connect=connect) as running:
-        await until(lambda: "The server [/] could not start." in running.screen.progress.text, "reason")
+        await until(lambda: "The server [/] is not there." in running.screen_text(), "reason")
+        assert "F8 tries now" in running.screen.progress.text
         await running.type("a cat")
-        running.app._feed._wake.clear()
+        up = True
         await running.pilot.press("f8")
         await until(lambda: running.screen.model is not None, "second try")
         assert running.screen.prompt.text == "a cat"
@@ -230,7 +233,7 @@ async def test_generating_without_a_server_keeps_everything_and_says_so() -> Non
         raise ConnectionError("No server.")
 
     async with stage(connect=connect) as running:
-        await until(lambda: "No server." in running.screen.progress.text, "reason")
+        await until(lambda: "No server. Next try" in running.screen.progress.text, "reason")
         await running.type("a cat")
         await running.pilot.press("f5")
         await until(lambda: "F8 tries again" in running.screen_text(), "toast")

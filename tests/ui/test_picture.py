@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from textual.strip import Strip
 from sdtui.protocol import ImageSaved, PreviewReady
 from sdtui.ui.feed import FeedFrame
 from sdtui.ui.widgets.preview.halfcell import HalfCellSurface
-from sdtui.ui.widgets.preview.scaling import UPPER_HALF, fit, to_half_cells
+from sdtui.ui.widgets.preview.scaling import UPPER_HALF, fit, read_picture, to_half_cells
 from sdtui.ui.widgets.preview.surface import Frame
 from tests.ui.stage import stage, until
 
@@ -116,6 +117,29 @@ async def test_the_newest_of_many_frames_is_the_one_that_stays() -> None:
         await pilot.pause()
         assert surface._scaling is not None
         assert surface._scaling.done()
+
+
+async def test_pictures_are_scaled_and_read_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    threads: set[threading.Thread] = set()
+
+    def recorded(function):
+        def call(*arguments):
+            threads.add(threading.current_thread())
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr("sdtui.ui.widgets.preview.halfcell.to_half_cells", recorded(to_half_cells))
+    monkeypatch.setattr("sdtui.ui.widgets.preview.halfcell.read_picture", recorded(read_picture))
+    path = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), (250, 10, 20)).save(path)
+    app = Bench()
+    async with app.run_test(size=(40, 20)):
+        surface = app.query_one(HalfCellSurface)
+        surface.show_file(path)
+        await until(lambda: surface._cells is not None, "scaled")
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_the_picture_fits_again_after_a_resize_during_previews() -> None:

@@ -86,10 +86,11 @@ class CreateScreen(Screen[None]):
                         yield PromptBox(BY_FIELD[name].spec.label, name, history, placeholder)
                 yield TabLine(PANES, id="tabs")
                 yield Form(self.settings.general.model, id="form")
-            with Vertical(id="middle"):  # what changes with each step lies in the two right columns: less to draw again
-                yield Picture(still=self._still, id="picture")
+            with Vertical(id="right"):  # what changes with each step lies together: the form need not be drawn again
+                with Container(id="panes"):
+                    yield Picture(still=self._still, id="picture")
+                    yield StepLog(id="steps")
                 yield ProgressLine(id="progress")
-            yield StepLog(id="steps")
         yield Static(id="help", markup=False)
         yield KeyLine(id="keys")
 
@@ -239,7 +240,7 @@ class CreateScreen(Screen[None]):
             self._activate_pane("form")
             self.form.show_problem(name, message)
         self._say_help(message, wrong=True)
-        if self.has_class("-narrow"):
+        if not self.help_line.display:
             self.notify(message, severity="error", markup=False)
 
     def action_cancel(self) -> None:

@@ -57,9 +57,11 @@ def show_state(screen: CreateScreen, state: FeedState) -> None:
         return
     if state.state == "lost":
         screen.header.set_notice("no server")
-        screen.progress.say(f"{state.reason}  Next try in {state.retry_s:.0f} s, F8 tries now.", "error")
+        screen.progress.say(f"No server. Next try in {state.retry_s:.0f} s; F8 tries now.", "error")
+        screen.picture.explain(state.reason)
         return
     screen.header.set_notice("")
+    screen.picture.explain("")
     welcome = state.welcome
     if welcome is None:
         return
@@ -144,7 +146,8 @@ def _show_worker_event(screen: CreateScreen, event: Message) -> None:
             if idle:
                 screen.progress.say(_READY)
         case ModelFailed():
-            screen.progress.say(safe_text(event.message), "error")
+            screen.progress.say("The model could not be loaded.", "error")
+            screen.picture.explain(safe_text(event.message, multiline=True))
         case WorkerReady() if idle and screen.model is not None:
             screen.progress.say(_READY)
         case WorkerDied():
@@ -176,7 +179,10 @@ def _show_job_event(screen: CreateScreen, event: Message) -> None:
         case JobFinished():
             screen.progress.finish(event.elapsed_s, len(event.images))
         case JobFailed():
-            screen.progress.say(safe_text(event.message), "error")
+            message = safe_text(event.message, multiline=True)
+            screen.progress.say("Failed.", "error")
+            screen.picture.explain(message)
+            screen.notify(message, title="Failed", severity="error", timeout=15, markup=False)
             if event.field is not None:
                 screen.show_problem(event.field, safe_text(event.message))
         case JobCancelled():

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 GROUPS: Final = {"main": "", "size": "", "advanced": "Batches and text", "model": "Model"}
 """The groups in the order they are shown, with a heading where one helps."""
-LOCK: Final = "⚿"
+KEPT: Final = "fixed"
+"""Behind the label of a seed that stays."""
 
 
 def fields_of(group: str) -> list[ParamField]:
@@ -132,7 +133,7 @@ class Form(VerticalScroll, can_focus=False):
         if name == "scheduler":
             self._offer_sigmas()
         if name == "seed":
-            event.row.mark = LOCK if event.row.text.strip() else ""
+            event.row.mark = KEPT if event.row.text.strip() else ""
         for checked in ("width", "height", "scheduler") if name == "model" else ():
             self._check(checked)
         self.post_message(self.Changed(name, self._check(name)))

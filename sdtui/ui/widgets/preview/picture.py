@@ -46,10 +46,19 @@ class Picture(Vertical):
         """Show words instead of a picture."""
         self._live.clear()
         self._show_still(False)
-        self.query_one("#no-picture", Static).update(Content(words))
+        label = self.query_one("#no-picture", Static)
+        label.update(Content(words))
+        label.set_class(False, "-wrong")
         self.set_class(True, "-empty")
         self.border_subtitle = ""
         self._rate = Rate()
+
+    def explain(self, words: str) -> None:
+        """Say why there is no picture, where there is none; without words, what the box is for."""
+        if self.has_class("-empty"):
+            label = self.query_one("#no-picture", Static)
+            label.update(Content(words or _NOTHING_YET))
+            label.set_class(bool(words), "-wrong")
 
     def wanted_px(self) -> int:
         """The longer side of previews that this box can make use of."""
