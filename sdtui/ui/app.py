@@ -16,7 +16,7 @@ from textual.screen import Screen
 from sdtui.settings import Settings, SettingsError, nearest, save_setting
 from sdtui.ui.bindings import key_text
 from sdtui.ui.feed import Connect, Feed
-from sdtui.ui.screens import SCREENS
+from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
 from sdtui.ui.widgets.preview.graphics import still_surface
 
@@ -102,8 +102,8 @@ class SdtuiApp(App[None]):
         return [[name for least, name in breakpoints if size >= least][-1] for size, breakpoints in pairs if breakpoints]
 
     def on_mount(self) -> None:
-        """The first frame comes first, then the connection."""
-        self.call_after_refresh(self._start)
+        """The first frame comes first, then the first keys, then the connection."""
+        self.call_after_refresh(self.set_timer, FIRST_KEYS_S, self._start)
 
     def _start(self) -> None:
         if not gc.isenabled():

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from sdtui.ui.feed import Feed
 
 
+FIRST_KEYS_S: Final = 0.1
+"""After the first frame a key is answered before anything else is begun: a tenth of a second is what people take as at once."""
+
+
 class ScreenEntry(msgspec.Struct, frozen=True):
     """One screen: its name, its label, and how it is made."""
 

@@ -23,7 +23,7 @@ from sdtui.text import count_noun
 from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
 from sdtui.ui.history import PromptHistory
-from sdtui.ui.screens import SCREENS
+from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
 from sdtui.ui.screens.create_events import show_event, show_state
 from sdtui.ui.widgets.form import Form
 from sdtui.ui.widgets.header import HeaderLine
@@ -98,7 +98,7 @@ class CreateScreen(Screen[None]):
         """Ask for events; the connection itself is made after the first frame."""
         self.feed.listen(self)
         self.feed.view(self.picture)
-        self.app.call_after_refresh(self.start)  # the app is refreshed last, when the first frame is out
+        self.app.call_after_refresh(self.set_timer, FIRST_KEYS_S, self.start)  # the app is refreshed last
 
     def on_screen_suspend(self) -> None:
         """A dialog lies over the screen."""
