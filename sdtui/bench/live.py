@@ -14,7 +14,7 @@ from typing import Any, Final
 from sdtui.bench.figures import Figure, milliseconds, percentile
 from sdtui.bench.isolation import isolated
 from sdtui.bench.terminal import Terminal, in_terminal
-from sdtui.bench.ticker import IdleProcess
+from sdtui.bench.ticker import Gap, IdleProcess
 
 STALL_TARGET_MS: Final = 25.0
 FIRST_STEP_TARGET_MS: Final = 150.0
@@ -34,7 +34,7 @@ class Job:
 
     pressed: float
     marks: list[tuple[str, float]] = field(default_factory=list)
-    gaps_s: list[float] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
     def first(self, kind: str) -> float:
         """When the first event of this kind came, after the key press."""
@@ -50,7 +50,7 @@ class Session:
     """The warm jobs of one run of the app, and the ticks of an idle process meanwhile."""
 
     jobs: list[Job]
-    idle_gaps_s: list[float]
+    idle: list[Gap]
 
 
 def run_jobs(count: int) -> Session:
@@ -65,9 +65,9 @@ def run_jobs(count: int) -> Session:
             terminal.type(_PROMPT)
             terminal.wait_for(_PROMPT, _KEY_TIMEOUT_S)  # keys that are bound on the screen overtake those that are typed
             _run_job(terminal, told)
-            idle = IdleProcess()
-            jobs = [_run_job(terminal, told) for _ in range(count)]
-            return Session(jobs, idle.gaps_s())
+            with IdleProcess() as idle:
+                jobs = [_run_job(terminal, told) for _ in range(count)]
+                return Session(jobs, idle.gaps())
     finally:
         os.close(reading)
         os.close(writing)
@@ -85,7 +85,7 @@ def _run_job(terminal: Terminal, told: Iterator[dict[str, Any] | None]) -> Job:
         if fact["type"] in ("JobFailed", "JobCancelled"):
             raise RuntimeError(f"A job of the bench ended with {fact['type']}.")
         if fact["type"] == "ticks":
-            job.gaps_s = fact["gaps_s"]
+            job.gaps = [Gap(*gap) for gap in fact["gaps"]]
             return job
     raise RuntimeError("The app ended during a job.")
 
@@ -116,18 +116,21 @@ def _told(terminal: Terminal, descriptor: int) -> Iterator[dict[str, Any] | None
 
 def measure_stall(session: Session) -> list[Figure]:
     """The gaps of a 10 ms ticker on the app's event loop while jobs run with previews."""
-    jobs, idle = session.jobs, session.idle_gaps_s
-    gaps = [gap for job in jobs for gap in job.gaps_s]
+    jobs = session.jobs
+    gaps = [gap.wall_s for job in jobs for gap in job.gaps]
+    busy = [gap.busy_s for job in jobs for gap in job.gaps]
+    idle = [gap.wall_s for gap in session.idle]
     previews = sum(job.count("PreviewReady") for job in jobs)
     note = f"{len(gaps)} ticks, {len(jobs)} jobs, {previews} previews"
+    steady, any_process = "hardly moved by other programs", "what the machine does to any"
     return [
         milliseconds("stall", "gap of a 10 ms ticker, median", median(gaps)),
         milliseconds("stall", "gap of a 10 ms ticker, 99th percentile", percentile(gaps, 0.99), STALL_TARGET_MS, note),
         milliseconds("stall", "gap of a 10 ms ticker, longest", max(gaps)),
-        milliseconds(
-            "stall", "the same in an idle process meanwhile, 99th", percentile(idle, 0.99), note="what the machine does to any"
-        ),
-        milliseconds("stall", "the same in an idle process meanwhile, longest", max(idle)),
+        milliseconds("stall", "work of the loop in a gap, 99th percentile", percentile(busy, 0.99), note=steady),
+        milliseconds("stall", "work of the loop in a gap, longest", max(busy)),
+        milliseconds("stall", "gap in an idle process meanwhile, 99th percentile", percentile(idle, 0.99), note=any_process),
+        milliseconds("stall", "gap in an idle process meanwhile, longest", max(idle)),
     ]
 
 

@@ -13,19 +13,26 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 TICK_S: Final = 0.010
 
 
-async def tick(note: Callable[[float], None]) -> None:
-    """Give the time between two ticks to `note`, for ever."""
-    before = time.monotonic()
+class Gap(NamedTuple):
+    """The time between two ticks, and how much of it this thread was at work."""
+
+    wall_s: float
+    busy_s: float
+
+
+async def tick(note: Callable[[Gap], None]) -> None:
+    """Give each gap between two ticks to `note`, for ever."""
+    before, worked = time.monotonic(), time.thread_time()
     while True:
         await asyncio.sleep(TICK_S)
-        now = time.monotonic()
-        note(now - before)
-        before = now
+        now, working = time.monotonic(), time.thread_time()
+        note(Gap(now - before, working - worked))
+        before, worked = now, working
 
 
 class IdleProcess:
@@ -35,15 +42,23 @@ class IdleProcess:
         command = [sys.executable, "-m", "sdtui.bench.ticker"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def gaps_s(self) -> list[float]:
+    def __enter__(self) -> Self:
+        """The process ticks already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, if it was not asked."""
+        self._process.kill()
+        self._process.communicate()
+
+    def gaps(self) -> list[Gap]:
         """End it; all its gaps."""
         out, _ = self._process.communicate(timeout=30)
-        gaps: list[float] = json.loads(out)
-        return gaps
+        return [Gap(*gap) for gap in json.loads(out)]
 
 
-async def _until_stdin_closes() -> list[float]:
-    gaps: list[float] = []
+async def _until_stdin_closes() -> list[Gap]:
+    gaps: list[Gap] = []
     ticking = asyncio.create_task(tick(gaps.append))
     await asyncio.to_thread(sys.stdin.read)
     ticking.cancel()

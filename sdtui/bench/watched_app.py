@@ -1,7 +1,7 @@
 """The app as it is, with a ticker on its event loop and a witness on its connection; a child of `bench stall` and `first-step`.
 
 Writes one JSON object a line to the file descriptor given as its argument: `{"at": monotonic seconds, "type": event}`, and
-for each job that ended `{"type": "ticks", "gaps_s": [...]}`, the times between two ticks while it ran.
+for each job that ended `{"type": "ticks", "gaps": [[wall_s, busy_s], ...]}`, what lay between two ticks while it ran.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from sdtui.bench.ticker import tick
+from sdtui.bench.ticker import Gap, tick
 from sdtui.protocol import JOB_ENDS, JobStarted, Message, ModelLoaded, PreviewReady, StageStarted, StepFinished, Welcome
 from sdtui.server.client import Client
 from sdtui.settings import load_settings
@@ -29,7 +29,7 @@ class Witness:
     def __init__(self, client: Client, descriptor: int) -> None:
         self._client = client
         self._descriptor = descriptor
-        self._gaps: list[float] | None = None
+        self._gaps: list[Gap] | None = None
         self._ticker = asyncio.create_task(tick(self._keep))
 
     @property
@@ -61,16 +61,16 @@ class Witness:
         if isinstance(message, JobStarted):
             self._gaps = []
         elif isinstance(message, JOB_ENDS) and self._gaps is not None:
-            self._tell("ticks", gaps_s=self._gaps)
+            self._tell("ticks", gaps=self._gaps)
             self._gaps = None
 
     def _tell(self, kind: str, **more: Any) -> None:
         line = json.dumps({"at": time.monotonic(), "type": kind, **more}) + "\n"
         os.write(self._descriptor, line.encode())
 
-    def _keep(self, gap_s: float) -> None:
+    def _keep(self, gap: Gap) -> None:
         if self._gaps is not None:
-            self._gaps.append(gap_s)
+            self._gaps.append(gap)
 
 
 def main() -> None:

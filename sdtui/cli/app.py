@@ -63,7 +63,8 @@ app = typer.Typer(
     cls=LazyGroup,
     rich_markup_mode=None,
     help="Stable Diffusion in the terminal. Without a command it starts the app.",
-    epilog="Exit codes: 0 done, 2 bad input, 3 failed, 130 cancelled. Example: sdtui generate 'a red cat in the desert'",
+    epilog="Exit codes: 0 done, 2 bad input, 3 failed, 130 cancelled, 141 whoever read stdout has left. "
+    "Example: sdtui generate 'a red cat in the desert'",
 )
 
 

@@ -113,7 +113,7 @@ def option_name(field: str | None) -> str:
     """A parameter as the command line calls it: `--steps`, or `PROMPT`; other names stay."""
     known = BY_FIELD.get(field or "")
     if known is None:
-        return f"--{field}"
+        return f"--{(field or '').replace('_', '-')}"
     return f"--{known.spec.flag}" if known.spec.flag else known.name.upper()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -72,27 +71,24 @@ def show_still(path: Path, console: Console) -> None:
     try:
         with Image.open(path) as image:
             image.load()
-            console.print(_native(image, console) or HalfCells(image))
+            if not _print_pixels(image, console):
+                console.print(HalfCells(image))
     except (OSError, UnidentifiedImageError):
         return  # the picture is shown for pleasure; its path is the result
 
 
-def _native(image: Image.Image, console: Console) -> object | None:
-    """A renderable of textual-image for graphics; None where it has nothing better than half cells.
+def _print_pixels(image: Image.Image, console: Console) -> bool:
+    """Print by textual-image where the terminal draws pixels; False where half cells must do."""
+    from sdtui.ui.widgets.preview.graphics import still_surface
 
-    Its import asks the terminal on stdout and reads the answer from stdin, so both must be terminals, with a known size.
-    """
-    in_reach = sys.__stdin__ is not None and sys.__stdin__.isatty() and sys.__stdout__ is not None and sys.__stdout__.isatty()
-    if not in_reach or console.size.width < 2 or console.size.height < 2:
-        return None
-    try:
-        from textual_image.renderable import Image as Renderable
-        from textual_image.renderable import SixelImage, TGPImage
-    except Exception:  # whatever a terminal answers, half cells are there
-        return None
-    if Renderable not in (SixelImage, TGPImage):
-        return None
+    if still_surface() is None:
+        return False
     rows = max(1, min(_MAX_ROWS, console.size.height - _ROWS_LEFT))
     width, height = fit(image.size, console.size.width, rows * 2)
-    native: object = Renderable(image, width=width, height=height // 2)
-    return native
+    try:
+        from textual_image.renderable import Image as Renderable
+
+        console.print(Renderable(image, width=width, height=height // 2))
+    except Exception:  # it fails in many ways on odd terminals, and half cells are there
+        return False
+    return True

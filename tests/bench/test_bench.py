@@ -18,7 +18,7 @@ from sdtui.bench.isolation import isolated
 from sdtui.bench.live import Job, Session, measure_first_step, measure_stall
 from sdtui.bench.start import measure as measure_start
 from sdtui.bench.terminal import in_terminal
-from sdtui.bench.ticker import TICK_S, IdleProcess
+from sdtui.bench.ticker import TICK_S, Gap, IdleProcess
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.floats(0.01, 1))
@@ -45,19 +45,19 @@ def test_a_missed_target_is_written_large() -> None:
 
 def test_stalls_are_taken_from_the_apps_ticks_and_the_first_step_from_the_key_press() -> None:
     marks = [("JobStarted", 10.02), ("denoise", 10.05), ("StepFinished", 10.09), ("PreviewReady", 10.1)]
-    session = Session([Job(pressed=10.0, marks=marks, gaps_s=[0.010] * 99 + [0.5])], idle_gaps_s=[0.01])
+    session = Session([Job(pressed=10.0, marks=marks, gaps=[Gap(0.010, 0.001)] * 99 + [Gap(0.5, 0.2)])], idle=[Gap(0.01, 0.0)])
     stall = {figure.name: figure for figure in measure_stall(session)}
     assert stall["gap of a 10 ms ticker, 99th percentile"].value == pytest.approx(10.0)
     assert stall["gap of a 10 ms ticker, longest"].value == pytest.approx(500.0)
+    assert stall["work of the loop in a gap, longest"].value == pytest.approx(200.0)
     assert measure_first_step(session)[0].value == pytest.approx(50.0)
 
 
 def test_an_idle_process_ticks_no_faster_than_its_clock() -> None:
-    idle = IdleProcess()
-    with subprocess.Popen([sys.executable, "-c", "import typer"]) as something_that_takes_a_while:
-        something_that_takes_a_while.wait()
-    gaps = idle.gaps_s()
-    assert all(gap >= TICK_S * 0.9 for gap in gaps)
+    with IdleProcess() as idle:
+        subprocess.run([sys.executable, "-c", "import typer"], check=True)  # takes a while
+        gaps = idle.gaps()
+    assert all(gap.wall_s >= TICK_S * 0.9 and gap.busy_s < gap.wall_s for gap in gaps)
 
 
 def test_a_measurement_has_directories_of_its_own_and_leaves_none() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +115,24 @@ def test_a_width_that_only_the_model_can_refuse_is_bad_input_too(live: Cli, out:
     last = events(done.stdout)[-1]
     assert (last["type"], last["field"]) == ("job_failed", "width")
     assert not list(out.iterdir())
+
+
+@pytest.fixture
+def tiny_disk(out: Path) -> Iterator[Path]:
+    """A disk of 8 kB; a picture of the shipped model takes about 20."""
+    out.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "none", str(out)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    yield out
+    subprocess.run(["umount", str(out)], check=True)
+
+
+def test_a_full_disk_fails_the_job_and_leaves_nothing_half_written(live: Cli, tiny_disk: Path) -> None:
+    done = live.run("generate", "a red cat", "--output", str(tiny_disk), *QUICK)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"--output: The disk of {tiny_disk} is full" in done.stderr
+    assert not list(tiny_disk.iterdir())
 
 
 def test_ctrl_c_cancels_the_job_and_leaves_no_file(live: Cli, out: Path) -> None:
