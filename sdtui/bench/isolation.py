@@ -7,8 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+import psutil
 
 from sdtui.server.client import ServerUnavailable, stop_server
 
@@ -21,6 +24,8 @@ _DIRECTORIES = {
     "XDG_PICTURES_DIR": "pictures",
     "SDTUI_GENERAL_OUTPUT_DIR": "pictures",
 }
+_END_S: Final = 10.0
+"""A server ends its worker first; what takes longer is killed."""
 
 
 @contextmanager
@@ -34,15 +39,30 @@ def isolated() -> Iterator[Path]:
     try:
         yield root
     finally:
-        stop()
+        _end_all(root / "run")
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         shutil.rmtree(root, ignore_errors=True)
 
 
-def stop() -> None:
-    """Stop the server of these directories, if there is one, and wait until it is gone."""
-    try:
+def _end_all(runtime_dir: Path) -> None:
+    """End every process that lives in these directories: first the server in its own way, then what is left of it.
+
+    A server that the app started a moment ago does not listen yet, so asking it is not enough.
+    """
+    with suppress(ServerUnavailable):
         asyncio.run(stop_server())
-    except ServerUnavailable as error:
-        raise RuntimeError(f"The measurement's own server could not be stopped: {error}") from error
+    left = [process for process in psutil.process_iter() if _lives_in(process, runtime_dir)]
+    for process in left:
+        process.terminate()
+    _, deaf = psutil.wait_procs(left, timeout=_END_S)
+    for process in deaf:
+        process.kill()
+    psutil.wait_procs(deaf, timeout=_END_S)
+
+
+def _lives_in(process: psutil.Process, runtime_dir: Path) -> bool:
+    try:
+        return bool(process.environ().get("XDG_RUNTIME_DIR") == str(runtime_dir)) and process.pid != os.getpid()
+    except psutil.Error:
+        return False

@@ -70,6 +70,15 @@ def test_a_measurement_has_directories_of_its_own_and_leaves_none() -> None:
     assert dict(os.environ) == before
 
 
+def test_a_measurement_leaves_no_process_not_even_one_that_has_only_begun() -> None:
+    sleeper = "import time; print('up', flush=True); time.sleep(1000)"
+    with isolated():
+        sleeping = subprocess.Popen([sys.executable, "-c", sleeper], stdout=subprocess.PIPE)
+        assert sleeping.stdout is not None and sleeping.stdout.readline()
+        server = subprocess.Popen([sys.executable, "-m", "sdtui.server"], stderr=subprocess.DEVNULL)
+    assert sleeping.poll() is not None and server.poll() is not None
+
+
 def test_a_program_in_the_terminal_sees_one_and_is_ended_with_it() -> None:
     code = "import os, sys; print('size', os.get_terminal_size().columns, flush=True); sys.stdin.read()"
     with in_terminal([sys.executable, "-c", code]) as terminal:
