@@ -91,9 +91,24 @@ def load_or_fit(vae: Any) -> LinearFactors | None:
     return factors
 
 
-@torch.no_grad()
 def fit(vae: Any) -> LinearFactors | None:
-    """Fit the factors to a VAE; None when it is of another kind, or gives values that are not finite."""
+    """Fit the factors to a VAE; None when it is of another kind, or gives values that are not finite.
+
+    A VAE that overflows in half precision, as SDXL's does, is asked in float32 and put back, which loses no bit.
+    """
+    factors = _fit(vae)
+    dtype = next(vae.parameters()).dtype
+    if factors is None and dtype != torch.float32:
+        vae.to(torch.float32)
+        try:
+            factors = _fit(vae)
+        finally:
+            vae.to(dtype)
+    return factors
+
+
+@torch.no_grad()
+def _fit(vae: Any) -> LinearFactors | None:
     z_rows, y_rows = [], []
     for picture in fit_pictures():
         latents = encode(vae, picture[None])

@@ -22,7 +22,7 @@ def run_whole(batch: Batch, log: StepLog) -> list[Image.Image]:
     """
     pipe, clock = batch.pipe, batch.clock
     if getattr(pipe, "tokenizer", None) is not None:
-        report_tokens(batch, guided=batch.model.info.guides)
+        report_tokens(batch, guided=batch.model.info.guides and batch.params.guidance_scale > 1)
     with ExitStack() as watching:
         watching.enter_context(latents_seen(batch, log))
         watching.enter_context(watched(pipe, log))

@@ -90,6 +90,18 @@ def test_what_is_no_picture_vae_gets_no_linear_preview() -> None:
     assert linear.fit(Odd()) is None
 
 
+def test_a_vae_that_overflows_in_half_precision_is_fitted_in_float32_and_put_back() -> None:
+    vae = AutoencoderKL.from_pretrained(shipped_model_dir() / "vae", dtype=torch.float16)
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.mul_(30_000)
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    first = linear.encode(vae, linear.fit_pictures()[0][None])
+    assert first is not None and not torch.isfinite(first).all(), "it does overflow"
+    assert linear.fit(vae) is not None
+    assert vae.dtype == torch.float16
+    assert all(torch.equal(tensor, before[name]) for name, tensor in vae.state_dict().items())
+
+
 def a_kit(vae_s: float | None) -> PreviewKit:
     factors = linear.LinearFactors(((0.0,) * 3,) * 4, (0.0,) * 3, 0.0)
     per_px = None if vae_s is None else vae_s / 4096
