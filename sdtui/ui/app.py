@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from sdtui.settings import Settings, SettingsError, nearest, save_setting
-from sdtui.ui.bindings import key_text
+from sdtui.ui.bindings import key_text, unknown_ids
 from sdtui.ui.feed import Connect, Feed
 from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
@@ -60,7 +60,7 @@ class SdtuiApp(App[None]):
         self._complaints: list[str] = []
         super().__init__()
         self._feed = Feed(connect or _connect_to_server)
-        self._still: Any = None
+        self._surface: Any = None
         for entry in SCREENS:
             self.add_mode(entry.name, partial(self._make_screen, entry.name))
         self._use_first_theme()
@@ -70,7 +70,7 @@ class SdtuiApp(App[None]):
         """Run until the user leaves. Nothing made before the first frame is garbage, so collecting waits until then."""
         thresholds = gc.get_threshold()
         gc.disable()
-        self._still = still_surface()
+        self._surface = still_surface()
         try:
             super().run(*args, **kwargs)
         finally:
@@ -92,7 +92,7 @@ class SdtuiApp(App[None]):
 
     def _make_screen(self, name: str) -> Screen[Any]:
         entry = next(entry for entry in SCREENS if entry.name == name)
-        screen = entry.make(self._settings, self._feed, self._still)
+        screen = entry.make(self._settings, self._feed, self._surface)
         screen.add_class(*self._breakpoints_now())  # set later, each would style every widget again before the first frame
         return screen
 
@@ -114,6 +114,8 @@ class SdtuiApp(App[None]):
         for complaint in self._complaints:
             self.notify(complaint, title="Theme", severity="warning", timeout=15, markup=False)
         self._complaints.clear()
+        for complaint in unknown_ids(self._settings.keymap):
+            self.notify(complaint, title="Keymap", severity="warning", timeout=15, markup=False)
         self.run_worker(self._feed.run(), name="feed", exit_on_error=False)
 
     # --- themes ----------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from textual.binding import Binding
+
+from sdtui.settings import nearest
 
 
 def own_bindings(kind: type[Any]) -> list[Binding]:
@@ -30,3 +33,22 @@ _NAMES = {
     "pageup": "page up",
     "pagedown": "page down",
 }
+
+
+def unknown_ids(keymap: Mapping[str, str]) -> list[str]:
+    """What is wrong with a keymap: one sentence for each id that no binding has, with the nearest that is known."""
+    if not keymap:
+        return []
+    from sdtui.ui.app import SdtuiApp
+    from sdtui.ui.screens.chooser import Chooser
+    from sdtui.ui.screens.create import CreateScreen
+    from sdtui.ui.screens.help import HelpScreen
+    from sdtui.ui.widgets.choice import Choice
+    from sdtui.ui.widgets.field import FieldInput
+    from sdtui.ui.widgets.prompt import PromptBox
+    from sdtui.ui.widgets.step_log import StepLog
+    from sdtui.ui.widgets.tab_line import TabLine
+
+    kinds = (SdtuiApp, CreateScreen, Chooser, HelpScreen, Choice, FieldInput, PromptBox, StepLog, TabLine)
+    known = {binding.id or "" for kind in kinds for binding in own_bindings(kind)}
+    return [f"[keymap] {name!r} is no key's id; {nearest(name, sorted(known))}" for name in keymap if name not in known]

@@ -203,7 +203,8 @@ def _error_rows(message: str) -> list[LogRow]:
 def _start_row(event: JobStarted) -> LogRow:
     params = event.params
     scheduler = BY_NAME[params.scheduler].label if params.scheduler in BY_NAME else params.scheduler
-    return NoteRow(f"seed {event.seed}, {params.num_inference_steps} steps of {safe_text(scheduler)}", "accent")
+    sigmas = f", {params.sigmas} sigmas" if params.sigmas != "default" else ""
+    return NoteRow(f"seed {event.seed}, {params.num_inference_steps} steps of {safe_text(scheduler)}{sigmas}", "accent")
 
 
 def _stage_rows(event: StageFinished) -> list[LogRow]:

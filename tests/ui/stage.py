@@ -63,6 +63,10 @@ class Stage:
         """Everything that can be seen, as text."""
         return "\n".join(strip.text for strip in self.app.screen._compositor.render_strips())
 
+    def toasts(self) -> str:
+        """The messages of all toasts."""
+        return "\n".join(note.message for note in self.app._notifications)
+
     async def finished(self) -> None:
         """Wait until the followed job is over."""
         await until(lambda: self.screen.following.job and self.screen.following.over, "job over")

@@ -98,6 +98,33 @@ async def test_the_keymap_of_the_settings_changes_keys_here_and_in_the_help() ->
         assert "F9" in str(running.app.screen.query_one("#help-box Static").content)
 
 
+async def test_an_unknown_id_in_the_keymap_is_said_with_the_nearest_known_one() -> None:
+    settings = Settings(general=General(), keymap={"create.generte": "f9", "log.copy": "c"})
+    async with stage(settings=settings) as running:
+        await until(lambda: "did you mean 'create.generate'" in running.toasts(), "toast")
+        assert "log.copy" not in running.toasts()
+
+
+async def test_a_click_does_what_the_key_does() -> None:
+    async with stage(size=(80, 24)) as running:
+        await running.type("a cat")
+        await running.pilot.click("#keys", offset=(3, 0))  # F5 Generate
+        await running.finished()
+        await running.pilot.click("#tabs", offset=(13, 0))  # Steps
+        await until(lambda: running.screen.steps.display, "pane")
+        await running.pilot.click("#steps", offset=(5, 2))
+        assert running.screen.steps.cursor == 2 + running.screen.steps.scroll_offset.y
+
+
+async def test_without_colours_the_picture_is_grey_and_nothing_fails(monkeypatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with stage() as running:
+        await running.type("a cat")
+        await running.pilot.press("f5")
+        await running.finished()
+        assert "done in" in running.screen_text()
+
+
 async def test_the_palette_offers_our_commands_and_runs_them() -> None:
     async with stage() as running:
         offered = {command.title: command for command in commands(running.app, running.screen, running.app._settings)}

@@ -177,7 +177,7 @@ async def test_a_picture_that_cannot_be_read_is_said_and_the_app_goes_on(tmp_pat
         running.screen.picture.show_saved(
             ImageSaved(job="j", path=str(broken), seed=1, image_index=0, width_px=8, height_px=8, size_bytes=10, elapsed_s=0.0)
         )
-        await until(lambda: "[x].png: cannot identify" in " ".join(running.screen_text().split()), "toast")
+        await until(lambda: "[x].png: cannot identify" in running.toasts(), "toast")
 
 
 async def test_the_finished_picture_is_the_one_on_disk(tmp_path: Path) -> None:

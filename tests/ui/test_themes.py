@@ -81,7 +81,7 @@ async def test_one_bad_theme_is_one_toast_and_the_others_load() -> None:
     write_user_theme("bad", "name = [/]")
     write_user_theme("mine", GOOD.replace(f'name = "{SHIPPED[0].stem}"', 'name = "mine"'))
     async with stage(settings=Settings(general=General(theme="mine"))) as running:
-        await until(lambda: "bad.toml" in running.screen_text().replace("\n", ""), "toast")
+        await until(lambda: "bad.toml" in running.toasts(), "toast")
         assert running.app.theme == "mine"
         assert len(running.app.own_themes) == len(SHIPPED) + 1
 
@@ -89,7 +89,7 @@ async def test_one_bad_theme_is_one_toast_and_the_others_load() -> None:
 async def test_an_unknown_theme_falls_back_and_names_the_nearest() -> None:
     async with stage(settings=Settings(general=General(theme="nordd"))) as running:
         assert running.app.theme == "sdtui-dark"
-        await until(lambda: "did you mean 'nord'" in " ".join(running.screen_text().split()), "toast")
+        await until(lambda: "did you mean 'nord'" in running.toasts(), "toast")
 
 
 async def test_a_theme_is_tried_live_and_remembered_when_taken() -> None:

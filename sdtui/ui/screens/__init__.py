@@ -27,10 +27,10 @@ class ScreenEntry(msgspec.Struct, frozen=True):
     make: Callable[[Settings, Feed, Any], Screen[Any]]
 
 
-def _make_create(settings: Settings, feed: Feed, still: Any) -> Screen[Any]:
+def _make_create(settings: Settings, feed: Feed, surface: Any) -> Screen[Any]:
     from sdtui.ui.screens.create import CreateScreen
 
-    return CreateScreen(settings, feed, still=still)
+    return CreateScreen(settings, feed, surface=surface)
 
 
 SCREENS: Final[tuple[ScreenEntry, ...]] = (

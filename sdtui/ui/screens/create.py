@@ -64,13 +64,13 @@ class CreateScreen(Screen[None]):
     progress = query_one("#progress", ProgressLine)
     help_line = query_one("#help", Static)
 
-    def __init__(self, settings: Settings, feed: Feed, *, still: type[Surface] | None = None) -> None:
+    def __init__(self, settings: Settings, feed: Feed, *, surface: type[Surface] | None = None) -> None:
         super().__init__(classes=f"-tab-{PANES[0][0]}")
         self.settings = settings
         self.feed = feed
         self.following = Following()
         self.model: ModelInfo | None = None
-        self._still = still
+        self._surface = surface
         self._counter_folder: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -88,7 +88,7 @@ class CreateScreen(Screen[None]):
                 yield Form(self.settings.general.model, id="form")
             with Vertical(id="right"):  # what changes with each step lies together: the form need not be drawn again
                 with Container(id="panes"):
-                    yield Picture(still=self._still, id="picture")
+                    yield Picture(best=self._surface, id="picture")
                     yield StepLog(id="steps")
                 yield ProgressLine(id="progress")
         yield Static(id="help", markup=False)

@@ -11,10 +11,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from sdtui.params import (
-    BY_FIELD,
     FIELDS,
     RANDOM_SEEDS,
-    GenerationParams,
     ParamField,
     Problem,
     check_size,
@@ -229,10 +227,3 @@ class Form(VerticalScroll, can_focus=False):
             return False
         row.text = str(self._last_seed if self._last_seed is not None else random.randrange(RANDOM_SEEDS))
         return True
-
-    def load(self, params: GenerationParams) -> None:
-        """Write the values of `params` into the fields."""
-        for name, row in self._rows.items():
-            value = getattr(params, name)
-            shown = "" if value is None else ("yes" if value else "no") if BY_FIELD[name].kind == "bool" else value
-            row.text = f"{shown:g}" if isinstance(shown, float) else str(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from rich.color import Color
 from rich.segment import Segment
@@ -17,6 +18,9 @@ from sdtui.text import safe_text
 from sdtui.ui.private import BakedStrip
 from sdtui.ui.widgets.preview.scaling import UPPER_HALF, HalfCells, read_picture, to_half_cells
 from sdtui.ui.widgets.preview.surface import Frame, Surface
+
+_LEAST_PX: Final = 64
+"""Also while the picture is hidden or tiny: it may be shown or grow before the job is over. 12 kB a frame."""
 
 
 class HalfCellSurface(Surface):
@@ -54,7 +58,7 @@ class HalfCellSurface(Surface):
 
     def wanted_px(self, columns: int, rows: int) -> int:
         """Half cells across or down, whichever is less: the picture is drawn whole."""
-        return max(32, min(512, columns, rows * 2))
+        return max(_LEAST_PX, min(512, columns, rows * 2))
 
     async def _read(self, path: Path) -> None:
         try:

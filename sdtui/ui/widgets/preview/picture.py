@@ -26,13 +26,15 @@ _SAY_EVERY_S: Final = 1.0
 class Picture(Vertical):
     """Shows the previews of one job, and its pictures when they are on disk."""
 
-    def __init__(self, *, still: type[Surface] | None = None, id: str | None = None) -> None:
+    def __init__(self, *, best: type[Surface] | None = None, id: str | None = None) -> None:
+        """`best` is the best surface this terminal has: for previews too where it is `live`, else for finished pictures."""
         super().__init__(id=id, classes="-empty")
         self.border_title = "Picture"
         self.job: str | None = None
         """Only frames of this job are shown; the screen sets it."""
-        self._still_type = still
-        self._live: Surface = HalfCellSurface(id="live")
+        live = best if best is not None and best.live else HalfCellSurface
+        self._still_type = None if live is best else best
+        self._live: Surface = live(id="live")
         self._still: Surface | None = None
         self._rate = Rate()
         self._said_at = 0.0
