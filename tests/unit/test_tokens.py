@@ -33,7 +33,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def reference():
     """The tokenizer that the pipeline uses."""
-    from transformers import CLIPTokenizer  # noqa: TID251 - the reference
+    from transformers import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(str(FOLDER))
 
