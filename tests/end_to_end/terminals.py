@@ -95,10 +95,10 @@ class Xterm:
         )
         os.close(writer)
         with os.fdopen(reader) as pipe:
-            self._env = {**os.environ, **env, "DISPLAY": f":{pipe.readline().strip()}", "COLORTERM": "truecolor"}
+            self._env = {**os.environ, **env, "DISPLAY": f":{pipe.readline().strip()}"}
         geometry = ["-geometry", f"{columns}x{rows}+0+0", "-bw", "0", "-b", "0", "+sb"]
         self._xterm = subprocess.Popen(
-            ["xterm", "-tn", "xterm-256color", *self.FONT, *geometry, "-e", *command],
+            ["xterm", "-tn", "xterm-256color", *self.FONT, *geometry, "-e", "env", "COLORTERM=truecolor", *command],
             env=self._env,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
