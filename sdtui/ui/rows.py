@@ -102,7 +102,7 @@ class StepHead(msgspec.Struct, frozen=True):
         """The column names, right-aligned as the figures are."""
         text = f"{'step':>4} {'t':>4} {'σ':>6}  {'x0 mean':>7} {'std':>5} {'|Δ|':>6} {'ms':>5}"
         if width_cells >= WIDE:
-            text += f" {'ε std':>6} {'x std':>6} {'prev':>5} {'memory':>8}"
+            text += f" {'x mean':>6} {'x std':>6} {'prev':>5} {'memory':>8}"
         return ((text, "muted"),)
 
 
@@ -118,7 +118,7 @@ class StepRow(msgspec.Struct, frozen=True):
         middle = f"{_figure(step.denoised.mean, 7, 3)} {_figure(step.denoised.std, 5, 2)} {_figure(step.guidance_norm, 6, 3)}"
         last = f" {step.elapsed_s * 1000:>5.0f}"
         if width_cells >= WIDE:
-            last += f" {_figure(step.noise_pred.std, 6, 3)} {_figure(step.latents.std, 6, 3)}"
+            last += f" {_figure(step.latents.mean, 6, 3)} {_figure(step.latents.std, 6, 3)}"
             last += f" {step.preview_s * 1000:>5.1f} {format_bytes(step.memory_bytes):>8}"
         return ((first, "muted"), (middle, "text"), (last, "muted"))
 
