@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from textual.events import Key
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
@@ -61,6 +62,15 @@ async def test_ctrl_j_generates_while_typing_in_the_prompt() -> None:
         await until(lambda: running.client.sent(Submit), "submit")
         assert running.client.sent(Submit)[0].params.prompt == "moon"
         assert running.screen.prompt.text == "moon"
+
+
+async def test_keys_that_were_typed_just_before_are_in_the_prompt() -> None:
+    async with stage() as running:
+        for key in ("m", "o", "o", "n"):
+            running.app.post_message(Key(key, key))
+        running.app.post_message(Key("f5", None))
+        await until(lambda: running.client.sent(Submit), "submit")
+        assert running.client.sent(Submit)[0].params.prompt == "moon"
 
 
 async def test_an_empty_prompt_is_said_at_the_prompt_and_nothing_is_sent() -> None:

@@ -171,7 +171,11 @@ class CreateScreen(Screen[None]):
             return self.following.can_cancel or None  # None: shown, but dim
         return super().check_action(action, parameters)
 
-    async def action_generate(self) -> None:
+    def action_generate(self) -> None:
+        """Generate, once the focused widget has taken every key that was typed before this one."""
+        (self.focused or self).call_later(self.generate)
+
+    async def generate(self) -> None:
         """Check everything, then queue the job; with a problem, go to the field and say what is wrong."""
         params, problems = self.read_params()
         if problems:
