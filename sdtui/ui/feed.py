@@ -87,6 +87,7 @@ class Feed:
         self._listeners: list[MessagePump] = []
         self._viewers: list[MessagePump] = []
         self._wake = asyncio.Event()
+        self._tried = asyncio.Event()
         self.last = FeedState("connecting")
 
     def listen(self, pump: MessagePump) -> None:
@@ -103,7 +104,8 @@ class Feed:
         self._wake.set()
 
     async def send(self, command: Message) -> None:
-        """Send a command. Raises `NotConnected`."""
+        """Send a command, after the try to connect that is under way, if one is. Raises `NotConnected`."""
+        await self._tried.wait()
         if self._connection is None:
             raise NotConnected(self.last.reason or "There is no connection to the server yet.")
         try:
@@ -155,6 +157,10 @@ class Feed:
 
     def _announce(self, state: FeedState) -> None:
         self.last = state
+        if state.state == "connecting":
+            self._tried.clear()
+        else:
+            self._tried.set()
         for pump in self._listeners:
             pump.post_message(self._copy(state))
 

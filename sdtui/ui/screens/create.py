@@ -175,16 +175,19 @@ class CreateScreen(Screen[None]):
         """Generate, once the focused widget has taken every key that was typed before this one."""
         (self.focused or self).call_later(self.generate)
 
-    async def generate(self) -> None:
+    def generate(self) -> None:
         """Check everything, then queue the job; with a problem, go to the field and say what is wrong."""
         params, problems = self.read_params()
         if problems:
             self.show_problem(problems[0].field, problems[0].message)
             return
-        job = new_job_id()
+        # Beside the screen's own messages: the server may still be starting, and the screen shows it.
+        self.run_worker(self._submit(params), group="submit", exit_on_error=False)
+
+    async def _submit(self, params: GenerationParams) -> None:
         preview = self.settings.preview
         command = Submit(
-            job=job,
+            job=new_job_id(),
             params=params,
             output_dir=str(output_dir(self.settings)),
             name_pattern=self.settings.general.name_pattern,
@@ -201,6 +204,9 @@ class CreateScreen(Screen[None]):
             self.notify(f"{error} F8 tries again.", title="Not started", severity="error", markup=False)
             return
         self._remember(params)
+        self.call_later(self._follow_own, command.job)  # behind the news of a connection that was just made
+
+    def _follow_own(self, job: str) -> None:
         if self.following.submit(job):
             self.begin_following(job)
         else:
