@@ -14,6 +14,7 @@ import sdtui
 from sdtui.scratch import train
 from sdtui.scratch.evaluation import JUDGE_FILE
 
+pytestmark = pytest.mark.timeout(600)  # all stages, with torch imported twice: a minute on idle cores, more on busy ones
 WEIGHTS = Path(sdtui.__file__).parent / "weights"
 
 
@@ -28,7 +29,7 @@ def trained(tmp_path_factory):
         ],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
