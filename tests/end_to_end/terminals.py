@@ -16,6 +16,8 @@ from PIL import Image
 
 T = TypeVar("T")
 POLL_S = 0.1
+# pytest sets both, and a program would believe them rather than its terminal.
+WITHOUT_A_SIZE = ("env", "-u", "COLUMNS", "-u", "LINES")
 
 
 def wait_for(condition: Callable[[], T], what: str, deadline_s: float = 90.0) -> T:
@@ -43,7 +45,7 @@ class Tmux:
         self._base = ["tmux", "-S", f"{self._directory}/s", "-f", "/dev/null"]
         settings = [f"-e{name}={value}" for name, value in env.items()]
         size = ["-x", str(columns), "-y", str(rows)]
-        self._run("new-session", "-d", *size, *settings, *command)
+        self._run("new-session", "-d", *size, *settings, *WITHOUT_A_SIZE, *command)
         # The pane outlives its program, so that what it said last can be read.
         self._run("set-option", "-g", "remain-on-exit", "on")
 
@@ -65,6 +67,13 @@ class Tmux:
     def screen(self, *, colours: bool = False) -> str:
         """What the window shows, with SGR sequences if asked."""
         return self._run("capture-pane", "-p", *(["-e"] if colours else []))
+
+    def wait_to_show(self, text: str, deadline_s: float = 90.0) -> None:
+        """Wait until `text` is on the screen; the AssertionError shows the screen."""
+        try:
+            wait_for(lambda: text in self.screen(), repr(text), deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the screen:\n{self.screen()}") from None
 
     def ended(self) -> bool:
         """Whether the program has ended."""
@@ -98,7 +107,7 @@ class Xterm:
             self._env = {**os.environ, **env, "DISPLAY": f":{pipe.readline().strip()}"}
         geometry = ["-geometry", f"{columns}x{rows}+0+0", "-bw", "0", "-b", "0", "+sb"]
         self._xterm = subprocess.Popen(
-            ["xterm", "-tn", "xterm-256color", *self.FONT, *geometry, "-e", "env", "COLORTERM=truecolor", *command],
+            ["xterm", "-tn", "xterm-256color", *self.FONT, *geometry, "-e", *WITHOUT_A_SIZE, "COLORTERM=truecolor", *command],
             env=self._env,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -47,14 +47,14 @@ def colours_in(screen: str) -> set[str]:
 def test_a_prompt_typed_in_tmux_becomes_a_picture_on_the_screen_and_on_disk(home: Path, env: dict[str, str]) -> None:
     need("tmux")
     with Tmux(SDTUI, columns=120, rows=36, env=env) as tmux:
-        wait_for(lambda: "Prompt" in tmux.screen(), "the first frame")
+        tmux.wait_to_show("Prompt")
         tmux.type("a red cat in the desert")
-        wait_for(lambda: "a red cat" in tmux.screen(), "the typed prompt")
+        tmux.wait_to_show("a red cat in the desert")
         before = len(colours_in(tmux.screen(colours=True)))
         tmux.keys("F5")
         wait_for(lambda: pictures(home), "a picture on disk", 120)
         wait_for(lambda: len(colours_in(tmux.screen(colours=True))) > before + 100, "the picture in cells")
-        wait_for(lambda: "[1, 3, 128, 128]" in tmux.screen(), "the decode's shape in the step log")
+        tmux.wait_to_show("[1, 3, 128, 128]")
         with Image.open(pictures(home)[0]) as image:
             assert image.size == (128, 128)
             assert image.info["parameters"].startswith("a red cat in the desert\n")
@@ -65,8 +65,9 @@ def test_a_prompt_typed_in_tmux_becomes_a_picture_on_the_screen_and_on_disk(home
 def test_the_work_goes_on_when_the_terminal_is_killed(home: Path, env: dict[str, str]) -> None:
     need("tmux")
     with Tmux(SDTUI, columns=80, rows=24, env=env) as tmux:
-        wait_for(lambda: "Prompt" in tmux.screen(), "the first frame")
+        tmux.wait_to_show("Prompt")
         tmux.type("a blue boat on the sea")
+        tmux.wait_to_show("a blue boat on the sea")
         tmux.keys("F5")
         jobs = [*SDTUI, "jobs", "--json"]
         wait_for(lambda: b"a blue boat" in subprocess.run(jobs, check=True, capture_output=True).stdout, "the job in the queue")
