@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 HEARTBEAT_S: Final = 1.0
 LEAVE_S: Final = 5.0
 """How long a cancelled job may take to stop when the server has gone; then the process ends without it."""
+CPU_NICENESS: Final = 5
+"""On a CPU the worker takes every core; the terminal and the server must still get theirs at once."""
 EXIT_BAD_COMMAND: Final = 65
 """EX_DATAERR of sysexits.h: what came in was no message."""
 _log: Final = logging.getLogger(__name__)
@@ -159,6 +161,8 @@ class Worker:
             quieten_libraries()
         hardware = choose_hardware("auto", "auto")
         _log.info("%s, %s: %s", hardware.device_name, hardware.dtype_name, hardware.why)
+        if hardware.device.type == "cpu":
+            os.nice(CPU_NICENESS)  # of this thread and those it will start: the computing ones, not the wire's
         self.emit(
             WorkerReady(
                 pid=os.getpid(),
