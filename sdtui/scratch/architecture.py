@@ -67,7 +67,7 @@ def build_unet() -> UNet2DConditionModel:
 
 def build_scheduler() -> DPMSolverMultistepScheduler:
     """SD 1.4's betas (0.00085..0.012, linear in the square root), with the v prediction (Salimans & Ho 2022, appendix D)."""
-    return DPMSolverMultistepScheduler(
+    scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -75,3 +75,6 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
         steps_offset=1,
         timestep_spacing="trailing",
     )
+    # For the other schedulers that a user makes from this config: latents reach beyond [-1, 1], so DDIM must not clip them.
+    scheduler.register_to_config(clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
+    return scheduler

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 
 import sdtui
 from sdtui.scratch.data import to_tensor
@@ -42,6 +42,11 @@ def test_the_same_seed_makes_the_same_image_and_another_seed_another(pipeline):
 
     assert np.array_equal(image(1), image(1))
     assert not np.array_equal(image(1), image(2))
+
+
+def test_a_ddim_scheduler_made_from_its_config_does_not_clip_latents(pipeline):
+    ddim = DDIMScheduler.from_config(pipeline.scheduler.config)
+    assert ddim.config.prediction_type == "v_prediction" and not ddim.config.clip_sample
 
 
 def test_the_judge_reads_drawings_right():
