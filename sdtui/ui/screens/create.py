@@ -233,7 +233,7 @@ class CreateScreen(Screen[None]):
     def begin_following(self, job: str) -> None:
         """Show this job from now on."""
         self.picture.job = job
-        self.picture.clear("Waiting for the first step.")
+        self.picture.await_frame()
         self.steps.clear()
         if not self.progress.waiting:  # while the worker starts, what it loads says more
             self.progress.wait_for("queued")

@@ -19,6 +19,7 @@ from sdtui.ui.widgets.preview.rate import Rate
 from sdtui.ui.widgets.preview.surface import Frame, Surface
 
 _NOTHING_YET: Final = "The picture forms here.\nF5 starts."
+_WAITING: Final = "Waiting for the first step."
 _SAY_EVERY_S: Final = 1.0
 """A rate that changes with every frame could not be read."""
 
@@ -53,6 +54,16 @@ class Picture(Vertical):
         label.set_class(False, "-wrong")
         self.set_class(True, "-empty")
         self.border_subtitle = ""
+        self._rate = Rate()
+
+    def await_frame(self) -> None:
+        """A job begins. The picture before it stays until the first preview: words instead would lay out the screen twice."""
+        if self.has_class("-empty"):
+            label = self.query_one("#no-picture", Static)
+            label.update(Content(_WAITING))
+            label.set_class(False, "-wrong")
+        else:
+            self.border_subtitle = _WAITING
         self._rate = Rate()
 
     def explain(self, words: str) -> None:
