@@ -43,7 +43,7 @@ def shoot(name: str, columns: int, rows: int, prompt: str, theme: str) -> Path:
         warm = [*SDTUI, "generate", "a green tree in the meadow", "--steps", "2"]
         subprocess.run(warm, env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with Xterm(SDTUI, columns=columns, rows=rows, env=env) as xterm:
-            xterm.settled(HERE / f"{name}.png")
+            xterm.wait_for_app()
             xterm.type(prompt)
             xterm.keys("F5")
             wait_for(lambda: len(list(Path(home, "out").glob("[!.]*.png"))) > 1, "the picture")

@@ -16,6 +16,7 @@ from PIL import Image
 
 T = TypeVar("T")
 POLL_S = 0.1
+EDGE_COLOURS = 20
 # pytest sets both, and a program would believe them rather than its terminal.
 WITHOUT_A_SIZE = ("env", "-u", "COLUMNS", "-u", "LINES")
 
@@ -133,6 +134,15 @@ class Xterm:
         """The whole screen as a PNG."""
         subprocess.run(["import", "-window", "root", str(path)], check=True, env=self._env)
         return path
+
+    def count_colours(self) -> int:
+        """How many colours are on the screen."""
+        with tempfile.TemporaryDirectory() as directory, Image.open(self.screenshot(Path(directory, "s.png"))) as image:
+            return len(image.convert("RGB").getcolors(1 << 24) or ())
+
+    def wait_for_app(self) -> None:
+        """Wait until more than the terminal's own two colours and their mixtures at edges are on the screen."""
+        wait_for(lambda: self.count_colours() > EDGE_COLOURS, "the first frame")
 
     def settled(self, path: Path) -> Path:
         """The screen as a PNG, once two shots a moment apart are the same."""

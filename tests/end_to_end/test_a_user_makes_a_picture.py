@@ -110,18 +110,12 @@ def test_a_killed_worker_fails_its_job_and_the_next_job_runs(home: Path, env: di
     assert len(pictures(home)) == 1
 
 
-def test_xterm_shows_the_colours_of_the_picture(home: Path, env: dict[str, str], tmp_path: Path) -> None:
+def test_xterm_shows_the_colours_of_the_picture(home: Path, env: dict[str, str]) -> None:
     need("Xvfb", "xterm", "xdotool", "import")
     with Xterm(SDTUI, columns=120, rows=36, env=env) as xterm:
-        # xterm has drawn the app when more than its own two colours are on the screen.
-        wait_for(lambda: _count_colours(xterm.screenshot(tmp_path / "start.png")) > 20, "the first frame")
+        xterm.wait_for_app()
         xterm.type("a red cat in the desert")
-        plain = _count_colours(xterm.screenshot(tmp_path / "typed.png"))
+        plain = xterm.count_colours()
         xterm.keys("F5")
         wait_for(lambda: pictures(home), "a picture on disk", 120)
-        wait_for(lambda: _count_colours(xterm.screenshot(tmp_path / "done.png")) > plain + 100, "the picture on the screen")
-
-
-def _count_colours(path: Path) -> int:
-    with Image.open(path) as image:
-        return len(image.convert("RGB").getcolors(1 << 24) or ())
+        wait_for(lambda: xterm.count_colours() > plain + 100, "the picture on the screen")
