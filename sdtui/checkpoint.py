@@ -192,9 +192,7 @@ def _check_tensors(path: Path, header: Mapping[str, Any], data_bytes: int) -> No
         if not 0 <= begin <= end or any(dimension < 0 for dimension in shape):
             raise CheckpointError(f"{where}: the header's offsets or shape are impossible.")
         if end > data_bytes:
-            raise CheckpointError(
-                f"{where}: the file is truncated. It should have {format_bytes(end - data_bytes)} more; fetch it again."
-            )
+            raise CheckpointError(f"{where}: the file is truncated, it ends before this tensor does. Fetch it again.")
         if bits and _count(shape) * bits != (end - begin) * 8:
             raise CheckpointError(f"{where}: {end - begin:,} bytes do not fit shape {shape} of {tensor['dtype']}.")
 
