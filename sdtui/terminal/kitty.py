@@ -1,0 +1,212 @@
+"""Pictures by kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol).
+
+The picture lies below the text layer: a cell with a background of its own hides it, a blank cell shows it. So whatever a
+program draws over the picture covers it, and blank cells bring it back, without a byte from here. In tmux, which knows
+nothing of pictures, it is drawn with Unicode placeholders instead, characters that stand for its parts.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from sdtui.terminal.picture import CellSize, Frame, Spot
+from sdtui.terminal.placeholders import placeholder_rows
+from sdtui.terminal.sink import ImageSink, at, check, resized, spot_px, within
+from sdtui.terminal.tmux import passthrough, untouched
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CHUNK: Final = 4096
+"""The most base64 in one command."""
+BELOW_BACKGROUNDS: Final = -1_073_741_825
+"""Just below INT32_MIN / 2: under cells whose background is not the default one."""
+_LIVE: Final = ((256, 256), (192, 256), (64, 0), (48, 0), (32, 0), (16, 0), (8, 0))
+"""From the best to the smallest: longer side in pixels, and colours of its palette, 0 for all 24 bits."""
+_LIVE_LIMIT_BYTES: Final = 64_000
+_TMUX_LIMIT_BYTES: Final = 24_000
+"""tmux drops what its client does not take in time; small frames come through."""
+_RGB, _PNG = 24, 100
+
+
+def new_ids() -> Iterator[int]:
+    """Image ids that no other program is likely to use; 24 bits, since a placeholder's colour must hold one."""
+    start = secrets.randbelow(1 << 24)
+    number = 0
+    while True:
+        number += 1
+        yield (start + number) % 0xFFFFFF + 1
+
+
+_IDS: Final = new_ids()
+
+
+class KittySink(ImageSink):
+    """Holds one image in the terminal at a time, two while one takes the other's place."""
+
+    name: ClassVar[str] = "kitty"
+
+    def __init__(self, cell: CellSize, *, edits: bool = True, in_tmux: bool = False) -> None:
+        """`edits`: the terminal changes frames in place (a=f). In tmux each frame is an image of its own."""
+        super().__init__(cell)
+        self._edits = edits and not in_tmux
+        self._in_tmux = in_tmux
+        self._wrap = passthrough if in_tmux else untouched
+        self._quiet = 2 if in_tmux else 1  # tmux would type the answer into the program
+        self._image: int | None = None
+        self._size_px = (0, 0)
+        self._spot: Spot | None = None
+
+    @property
+    def lies_below_text(self) -> bool:  # type: ignore[override]
+        """Not with placeholders, which are text themselves."""
+        return not self._in_tmux
+
+    @property
+    def image_id(self) -> int | None:
+        """The image that the terminal holds now; its answers name it."""
+        return self._image
+
+    def show(self, frame: Frame, spot: Spot, *, budget_bytes: int | None) -> list[bytes]:
+        """Send the pixels, and place them where they are not; see `ImageSink`."""
+        check(frame, spot)
+        image = frame.image()
+        if budget_bytes is None:
+            data = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
+        else:
+            limit = _TMUX_LIMIT_BYTES if self._in_tmux else _LIVE_LIMIT_BYTES
+            data = _live(image, min(budget_bytes, limit))
+        if self._edits and self._image is not None and data.size_px == self._size_px:
+            parts = self._transmit(f"a=f,r=1,i={self._image},X=1", data, repeat=f"a=f,r=1,i={self._image}")
+            return parts if self._spot == spot else [*parts, *self.place(spot)]
+        return self._swap(data, spot)
+
+    def _swap(self, data: _Pixels, spot: Spot) -> list[bytes]:
+        """A new image over the old one, which goes when the new one is there: nothing flickers."""
+        old, self._image, self._size_px = self._image, next(_IDS), data.size_px
+        parts = self._transmit(f"a=t,i={self._image}", data)
+        parts += self.place(spot)
+        return [*parts, self._command(f"a=d,d=I,i={old}")] if old is not None else parts
+
+    def place(self, spot: Spot) -> list[bytes]:
+        """Move the picture, or, with placeholders, write them again; the pixels are in the terminal already."""
+        if self._image is None:
+            return []
+        self._spot = spot
+        if self._in_tmux:
+            virtual = self._command(f"a=p,U=1,i={self._image},c={spot.columns},r={spot.rows}")
+            rows = placeholder_rows(self._image, spot.columns, spot.rows)
+            return [
+                virtual,
+                *(at(Spot(spot.column, spot.row + number, spot.columns, 1), row.encode()) for number, row in enumerate(rows)),
+            ]
+        keys = f"a=p,i={self._image},p=1,c={spot.columns},r={spot.rows},z={BELOW_BACKGROUNDS},C=1"
+        return [at(spot, self._command(keys))]
+
+    def hide(self) -> list[bytes]:
+        """Take the placement away; the terminal keeps the pixels."""
+        if self._image is None or self._spot is None:
+            return []
+        self._spot = None
+        return [self._command(f"a=d,d=i,i={self._image}")]
+
+    def close(self) -> list[bytes]:
+        """Free the image."""
+        if self._image is None:
+            return []
+        image, self._image, self._spot = self._image, None, None
+        return [self._command(f"a=d,d=I,i={image}")]
+
+    def forget(self) -> None:
+        """The next frame is sent as a new image."""
+        self._image = self._spot = None
+
+    def inline(self, frame: Frame, columns: int, rows: int) -> bytes:
+        """The picture at the cursor. The terminal keeps it, and lets go of it when it scrolls out of its history."""
+        spot = Spot(0, 0, columns, rows)
+        check(frame, spot)
+        data, image = _Pixels.png(within(frame.image(), max(spot_px(spot, self.cell)))), next(_IDS)
+        if self._in_tmux:
+            parts = self._transmit(f"a=t,i={image}", data)
+            parts.append(self._command(f"a=p,U=1,i={image},c={columns},r={rows}"))
+            return b"".join(parts) + b"".join(row.encode() + b"\r\n" for row in placeholder_rows(image, columns, rows))
+        parts = self._transmit(f"a=t,i={image}", data)
+        room = b"\n" * rows + b"\x1b[%dA\r" % rows
+        placed = self._command(f"a=p,i={image},c={columns},r={rows},C=1")
+        return room + b"".join(parts) + placed + b"\x1b[%dB\r" % rows
+
+    def wanted_px(self, columns: int, rows: int) -> int:
+        """The terminal enlarges: more than this is not sent while the picture forms."""
+        return 64 if self._in_tmux or max(columns, rows * 2) <= 32 else 256
+
+    def _transmit(self, keys: str, data: _Pixels, *, repeat: str = "") -> list[bytes]:
+        """The pixels in chunks. An edit's later chunks must repeat what they edit, or they become a frame of their own."""
+        text = base64.b64encode(data.payload)
+        chunks = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)] or [b""]
+        parts = []
+        for number, chunk in enumerate(chunks):
+            more = int(number < len(chunks) - 1)
+            first = f"{keys},{data.keys},m={more}"
+            parts.append(self._command(first if number == 0 else f"{repeat},m={more}".lstrip(","), chunk))
+        return parts
+
+    def _command(self, keys: str, payload: bytes = b"") -> bytes:
+        body = f"{keys},q={self._quiet}".encode() + (b";" + payload if payload else b"")
+        return self._wrap(b"\x1b_G" + body + b"\x1b\\")
+
+
+class _Pixels:
+    """Pixels ready to be sent: their bytes, and the keys that describe them."""
+
+    def __init__(self, payload: bytes, keys: str, size_px: tuple[int, int]) -> None:
+        self.payload = payload
+        self.keys = keys
+        self.size_px = size_px
+
+    @property
+    def sent_bytes(self) -> int:
+        """In base64, with the commands around it."""
+        text = -(-len(self.payload) // 3) * 4
+        return text + 60 * (-(-text // CHUNK))
+
+    @classmethod
+    def raw(cls, image: Image) -> _Pixels:
+        """24-bit RGB, deflated (RFC 1950)."""
+        keys = f"f={_RGB},s={image.width},v={image.height},o=z"
+        return cls(zlib.compress(image.tobytes(), 6), keys, image.size)
+
+    @classmethod
+    def png(cls, image: Image, colours: int = 0) -> _Pixels:
+        """A PNG file, with a palette of so many colours if asked."""
+        from PIL.Image import Quantize
+
+        buffer = io.BytesIO()
+        picture = image.quantize(colours, method=Quantize.FASTOCTREE) if colours else image
+        picture.save(buffer, "PNG", compress_level=2)
+        return cls(buffer.getvalue(), f"f={_PNG},s={image.width},v={image.height}", image.size)
+
+
+def _live(image: Image, budget_bytes: int) -> _Pixels:
+    """The best pixels that fit the budget; the fewest, if none do. Small frames go as they are: the terminal enlarges."""
+    data = _Pixels(b"", "", (0, 0))
+    levels = [level for level in _LIVE if level[0] <= max(image.size)] or [_LIVE[-1]]
+    whole = max(image.size) not in (level[0] for level in levels) and max(image.size) <= 64
+    for limit_px, colours in ([(max(image.size), 0)] if whole else []) + levels:
+        small = within(image, limit_px)
+        data = _Pixels.png(small, colours) if colours else _Pixels.raw(small)
+        if data.sent_bytes <= budget_bytes:
+            break
+    return data
+
+
+def smooth(image: Image, least_px: int) -> Image:
+    """A frame of a few pixels enlarged until the terminal's own enlarging shows no squares."""
+    longer = max(image.size)
+    if longer >= least_px:
+        return image
+    return resized(image, round(image.width * least_px / longer), round(image.height * least_px / longer))
