@@ -1,13 +1,22 @@
-"""Terminal answers told apart from the user's keys, byte by byte. Pure: reads and writes nothing.
+"""What a terminal answers, in words: the forms of the answers and what they mean. Pure.
 
-Forms of the answers: ECMA-48, xterm's ctlseqs.txt, kitty's graphics-protocol.rst, iTerm2's proprietary escape codes.
+Forms: ECMA-48, xterm's ctlseqs.txt, kitty's graphics-protocol.rst, iTerm2's "Proprietary Escape Codes".
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
 import msgspec
 
 Rgb = tuple[int, int, int]
+
+QUERY_ID: Final = 1935963001
+"""kitty's pictures have numbers that all programs of a terminal share; a large one is nobody else's."""
+PLACEHOLDER_ID: Final = QUERY_ID + 1
+FRAME_ID: Final = QUERY_ID + 2
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +51,9 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     sixel_registers: int | None = None
     sixel_limit_px: tuple[int, int] | None = None
     iterm2_cell: tuple[float, float, float] | None = None
-    """Height and width in points, and the scale from points to pixels (1 where it is not said)."""
+    """Width and height in points, and how many pixels a point has (1 where it is not said)."""
+    cursors: tuple[tuple[int, int], ...] = ()
+    """Row and column, from 1, before and after what a simple terminal would print (DECXCPR)."""
     status: bool = False
     """Whether `CSI 5 n` was answered."""
 
@@ -73,3 +84,98 @@ class WindowSizeAnswer(msgspec.Struct, frozen=True):
 
 
 Event = StatusReport | GraphicsAnswer | CellSizeAnswer | WindowSizeAnswer
+
+_NUMBER: Final = r"(\d{1,10})"
+_COLOUR: Final = re.compile(r"rgba?:([0-9a-f]{1,4})/([0-9a-f]{1,4})/([0-9a-f]{1,4})", re.IGNORECASE)
+_KITTY_FIELDS: Final = {QUERY_ID: "kitty_query", PLACEHOLDER_ID: "kitty_placeholder", FRAME_ID: "kitty_frame"}
+_KITTY: Final = re.compile(rf"\x1b_G(?:[^;]*,)?i={_NUMBER}[^;]*;([^\x1b]*)")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(";") if part.isdecimal() and len(part) < 10)
+
+
+def _swapped(match: re.Match[str]) -> tuple[int, int]:
+    """Terminals say the height first."""
+    return int(match[2]), int(match[1])
+
+
+def _rgb(match: re.Match[str]) -> Rgb | None:
+    """xterm's `rgb:ffff/8080/0000`, with one to four digits a channel, in 16 bits a channel."""
+    colour = _COLOUR.search(match[1])
+    if colour is None:
+        return None
+    red, green, blue = (int(part, 16) * 0xFFFF // (16 ** len(part) - 1) for part in colour.groups())
+    return red, green, blue
+
+
+def _iterm2_cell(match: re.Match[str]) -> tuple[float, float, float] | None:
+    try:
+        height, width, *scale = (float(part) for part in match[1].split(";"))
+    except ValueError:
+        return None
+    return width, height, scale[0] if scale else 1.0
+
+
+_FORMS: Final[tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], Any]], ...]] = tuple(
+    (field, re.compile(pattern), read)
+    for field, pattern, read in (
+        ("secondary", r"\x1b\[>([\d;]*)c", lambda match: _numbers(match[1])),
+        ("name", r"\x1bP>\|([^\x1b]*)", lambda match: match[1]),
+        ("cell_px", rf"\x1b\[6;{_NUMBER};{_NUMBER}t", _swapped),
+        ("window_px", rf"\x1b\[4;{_NUMBER};{_NUMBER}t", _swapped),
+        ("synchronized", r"\x1b\[\?2026;(\d)\$y", lambda match: int(match[1])),
+        ("sgr", r"\x1bP1\$r([^\x1b]*)m\x1b", lambda match: match[1]),
+        ("sgr", r"\x1bP[02]?\$r()", lambda match: match[1]),
+        ("foreground", r"\x1b\]10;([^\x1b\x07]*)", _rgb),
+        ("background", r"\x1b\]11;([^\x1b\x07]*)", _rgb),
+        ("sixel_registers", rf"\x1b\[\?1;0;{_NUMBER}S", lambda match: int(match[1])),
+        ("sixel_limit_px", rf"\x1b\[\?2;0;{_NUMBER};{_NUMBER}S", lambda match: (int(match[1]), int(match[2]))),
+        ("iterm2_cell", r"\x1b\]1337;ReportCellSize=([^\x1b\x07]*)", _iterm2_cell),
+        ("status", r"\x1b\[0n", lambda _: True),
+    )
+)
+_DA1: Final = re.compile(r"\x1b\[\?([\d;]*)c")
+_CURSOR: Final = re.compile(rf"\x1b\[\?{_NUMBER};{_NUMBER}(?:;\d+)?R")
+
+
+def read_answers(sequences: Iterable[bytes]) -> Answers:
+    """The meaning of whole answers in the order they came. What has no meaning is left out; the first of two counts."""
+    found: dict[str, Any] = {}
+    for sequence in sequences:
+        text = sequence.decode("utf-8", "replace")
+        if (cursor := _CURSOR.fullmatch(text)) is not None:
+            found["cursors"] = (*found.get("cursors", ()), (int(cursor[1]), int(cursor[2])))
+        elif (attributes := _DA1.fullmatch(text)) is not None:
+            found.setdefault("outer_attributes" if "device_attributes" in found else "device_attributes", _numbers(attributes[1]))
+        elif (kitty := _KITTY.match(text)) is not None:
+            field = _KITTY_FIELDS.get(int(kitty[1]))
+            if field is not None:
+                found.setdefault(field, kitty[2])
+        else:
+            _read_form(text, found)
+    return Answers(**found)
+
+
+def _read_form(text: str, found: dict[str, Any]) -> None:
+    for field, pattern, read in _FORMS:
+        match = pattern.match(text)
+        if match is not None:
+            value = read(match)
+            if value is not None:
+                found.setdefault(field, value)
+            return
+
+
+def read_event(sequence: bytes) -> Event | None:
+    """What an answer to something asked later tells; None for every other."""
+    text = sequence.decode("utf-8", "replace")
+    if text == "\x1b[0n":
+        return StatusReport()
+    if (kitty := _KITTY.match(text)) is not None:
+        return GraphicsAnswer(int(kitty[1]), kitty[2])
+    size = re.fullmatch(rf"\x1b\[([46]);{_NUMBER};{_NUMBER}t", text)
+    if size is None:
+        return None
+    kind = CellSizeAnswer if size[1] == "6" else WindowSizeAnswer
+    return kind(width_px=int(size[3]), height_px=int(size[2]))
