@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ _PROMPT: Final = "a red cat"
 _KEY_TIMEOUT_S: Final = 20.0
 _LOAD_TIMEOUT_S: Final = 240.0
 _JOB_TIMEOUT_S: Final = 240.0
-_FEED_MORE_S: Final = 0.005
-"""How long one look at either side waits; what the app writes must be read, or its loop stalls on a full terminal."""
+_LOOK_S: Final = 0.1
+"""How long one look waits; then the deadlines are minded."""
 
 
 @dataclass
@@ -56,7 +57,6 @@ class Session:
 def run_jobs(count: int) -> Session:
     """Start the app, wait for the model, make a first picture, then so many more, each after the end of the one before."""
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
     command = [sys.executable, "-m", "sdtui.bench.watched_app", str(writing)]
     try:
         with isolated(), in_terminal(command, pass_fds=[writing]) as terminal:
@@ -101,14 +101,13 @@ def _until(told: Iterator[dict[str, Any] | None], kind: str, timeout_s: float) -
 
 
 def _told(terminal: Terminal, descriptor: int) -> Iterator[dict[str, Any] | None]:
-    """What the app tells, line by line, None while it says nothing; its screen is read all the time."""
+    """What the app tells, line by line, None while it says nothing."""
     rest = b""
     while terminal.process.poll() is None:
-        terminal.drain(_FEED_MORE_S)
-        try:
-            rest += os.read(descriptor, 1 << 20)
-        except BlockingIOError:
+        if not select.select([descriptor], [], [], _LOOK_S)[0]:
             yield None
+            continue
+        rest += os.read(descriptor, 1 << 20)
         *lines, rest = rest.split(b"\n")
         for line in lines:
             yield json.loads(line)

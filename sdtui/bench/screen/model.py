@@ -27,7 +27,7 @@ _SYNCHRONIZED: Final = 2026
 _WRAP: Final = 7
 _KEPT: Final = 8
 """A megabyte each."""
-_QUERIES: Final = {(b"", b"t"), (b"", b"n"), (b"?", b"n"), (b"", b"c"), (b">", b"c"), (b"=", b"c"), (b">", b"q")}
+_QUERIES: Final = {(b"", b"t"), (b"", b"n"), (b"?", b"n"), (b"", b"c"), (b">", b"c"), (b"=", b"c"), (b">", b"q"), (b"?", b"S")}
 _KEYBOARD: Final = {(b">", b"u"), (b"<", b"u"), (b"=", b"u"), (b"?", b"u"), (b">", b"m")}
 _WITH_INTERMEDIATES: Final = ((b"$", b"p"), (b" ", b"q"), (b"!", b"p"))
 """Mode queries, the cursor's shape, a soft reset."""
