@@ -56,6 +56,16 @@ class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`auto` uses the full VAE only while previews stay below this share of the time."""
 
 
+ImageProtocol = Literal["auto", "kitty", "iterm2", "sixel", "sextant", "quadrant", "half"]
+
+
+class Terminal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[terminal]`"""
+
+    image_protocol: ImageProtocol = "auto"
+    """How pictures are drawn; `auto`: the best that the terminal says it can."""
+
+
 class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[worker]`"""
 
@@ -73,12 +83,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     general: General = General()
     server: Server = Server()
     preview: Preview = Preview()
+    terminal: Terminal = Terminal()
     worker: Worker = Worker()
     keymap: dict[str, str] = {}
     """Keys by binding id: `"create.generate" = "f5,ctrl+j"`."""
 
 
-_SECTIONS: Final = {"general": General, "server": Server, "preview": Preview, "worker": Worker}
+_SECTIONS: Final = {"general": General, "server": Server, "preview": Preview, "terminal": Terminal, "worker": Worker}
 
 
 def config_dir() -> Path:

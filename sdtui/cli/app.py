@@ -80,6 +80,12 @@ def root(
     version: Annotated[  # noqa: ARG001  (eager: the callback has answered)
         bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=_show_version)
     ] = False,
+    image_protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--image-protocol", metavar="NAME", help="For the app: auto, kitty, iterm2, sixel, sextant, quadrant, half."
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,  # noqa: ARG001  (main reads it)
 ) -> int | None:
     """Stable Diffusion in the terminal. Without a command it starts the app."""
@@ -88,7 +94,7 @@ def root(
     if sys.stdout.isatty() and sys.stdin.isatty():
         from sdtui.cli.start import start_app
 
-        return start_app()
+        return start_app(image_protocol)
     output.note(f"No terminal for the app: making one image of {DEFAULT_PROMPT!r} instead. See sdtui generate --help.")
     from sdtui.cli.generate import generate
 
@@ -119,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _wants_debug(arguments: Sequence[str]) -> bool:
     """Whether `--debug` stands among the options of the root."""
     for argument in arguments:
-        if not argument.startswith("-"):
+        if argument in COMMANDS:
             return False
         if argument == "--debug":
             return True

@@ -1,62 +1,55 @@
-"""Pictures on the terminal for commands: half cells through rich, and the finished still in the terminal's own way."""
+"""Pictures on the terminal for commands: the one that forms by rich, the finished one as the terminal shows it best."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.color import Color
 from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.style import Style
 
+from sdtui.terminal.picture import USUAL_CELL, CellSize, Frame, fit, read_picture
+
 if TYPE_CHECKING:
-    from PIL import Image
+    from sdtui.terminal.report import Report
+    from sdtui.terminal.sink import ImageSink
+    from sdtui.terminal.verdict import Verdict
 
 _ROWS_LEFT: Final = 4
 """Rows below a picture that stay free for the bar and the shell's prompt."""
 _MAX_ROWS: Final = 32
-"""More rows cost more bytes a frame than a slow link carries; 32 rows are 64 pixels."""
+"""More rows cost more bytes a frame than a slow line carries; 32 rows are 64 pixels."""
 
 
 class HalfCells:
-    """A picture of two pixels a cell: the upper one in the foreground of `▀`, the lower one in the background."""
+    """A picture of two pixels a cell, for rich: as large as the terminal allows, its sides in proportion."""
 
-    def __init__(self, image: Image.Image) -> None:
-        self._image = image.convert("RGB")
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        """The picture as large as the terminal allows, its sides in proportion."""
-        rows = max(1, min(_MAX_ROWS, console.size.height - _ROWS_LEFT))
-        width, height = fit(self._image.size, options.max_width, rows * 2)
-        pixels = self._image.resize((width, height), resample=_filter(self._image.size, (width, height))).tobytes()
-        stride = width * 3
-        for row in range(0, height, 2):
-            for column in range(width):
-                upper = row * stride + column * 3
-                lower = upper + stride
-                yield Segment("▀", _style(pixels[upper : upper + 3], pixels[lower : lower + 3]))
+        """Rows of half blocks."""
+        from sdtui.terminal.blocks import to_cells
+
+        columns, rows = room_for(self._frame, options.max_width, console.size.height)
+        for row in to_cells(self._frame, columns, rows).rows:
+            for at, glyph in enumerate(row.glyphs):
+                yield Segment(glyph, Style(color=_colour(row.front, at), bgcolor=_colour(row.back, at)))
             yield Segment.line()
 
 
-def _filter(source: tuple[int, int], target: tuple[int, int]) -> Image.Resampling:
-    """Averaging when the picture gets smaller, smooth when it gets larger."""
-    from PIL.Image import Resampling
-
-    return Resampling.BOX if target[0] < source[0] else Resampling.BICUBIC
+def _colour(colours: bytes, at: int) -> Color:
+    return Color.from_rgb(*colours[at * 3 : at * 3 + 3])
 
 
-def _style(upper: bytes, lower: bytes) -> Style:
-    return Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower))
-
-
-def fit(size: tuple[int, int], max_width: int, max_height: int) -> tuple[int, int]:
-    """The largest width and even height in the picture's proportions within these limits."""
-    scale = min(max_width / size[0], max_height / size[1])
-    width = max(1, round(size[0] * scale))
-    height = max(2, round(size[1] * scale / 2) * 2)
-    return min(width, max_width), min(height, max(2, max_height))
+def room_for(frame: Frame, columns: int, rows: int, cell: CellSize = USUAL_CELL) -> tuple[int, int]:
+    """Columns and rows of a picture on a terminal of this size, with room left for what follows."""
+    return fit(frame.width_px, frame.height_px, max(1, columns), max(1, min(_MAX_ROWS, rows - _ROWS_LEFT)), cell)
 
 
 def can_show(console: Console) -> bool:
@@ -64,31 +57,48 @@ def can_show(console: Console) -> bool:
     return console.is_terminal and console.color_system in ("truecolor", "256") and console.encoding.startswith("utf")
 
 
+class Asked(NamedTuple):
+    """A terminal that was asked, for as long as the command runs."""
+
+    report: Report
+    verdict: Verdict
+
+
+@contextmanager
+def asked_terminal(writing: int = 1) -> Iterator[Asked]:
+    """Ask the terminal; at the end its modes are as before, no answer is left in its input, and what was typed is put back."""
+    from sdtui.terminal.probe import start_probe
+    from sdtui.terminal.verdict import judge
+
+    with start_probe(os.environ, 0, writing, for_app=False) as probe:
+        report = probe.collect()
+        yield Asked(report, judge(report))
+
+
 def show_still(path: Path, console: Console) -> None:
-    """Print a finished picture: by the terminal's own graphics where textual-image finds them, else in half cells."""
-    from PIL import Image, UnidentifiedImageError
-
+    """Print a finished picture on stderr's terminal; one that cannot be read is passed over, as its path is the result."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            if not _print_pixels(image, console):
-                console.print(HalfCells(image))
-    except (OSError, UnidentifiedImageError):
-        return  # the picture is shown for pleasure; its path is the result
+        frame = read_picture(path)
+    except (OSError, ValueError):
+        return
+    with asked_terminal(console.file.fileno()) as asked:
+        sink, _ = chosen_sink("auto", asked.verdict)
+    if sink is None:
+        console.print(HalfCells(frame))
+        return
+    columns, rows = room_for(frame, console.size.width, console.size.height, sink.cell)
+    console.file.flush()
+    console.file.buffer.write(sink.inline(frame, columns, rows))  # type: ignore[attr-defined]
+    console.file.flush()
 
 
-def _print_pixels(image: Image.Image, console: Console) -> bool:
-    """Print by textual-image where the terminal draws pixels; False where half cells must do."""
-    from sdtui.ui.widgets.preview.graphics import still_surface
+def chosen_sink(requested: str, verdict: Verdict) -> tuple[ImageSink | None, str]:
+    """The sink for `--image-protocol`, and a complaint where it is another than wanted; None where rich must find colours."""
+    from sdtui.terminal.blocks import BlockSink
+    from sdtui.terminal.sinks import make_sink
+    from sdtui.terminal.verdict import choose
 
-    if still_surface() is None:
-        return False
-    rows = max(1, min(_MAX_ROWS, console.size.height - _ROWS_LEFT))
-    width, height = fit(image.size, console.size.width, rows * 2)
-    try:
-        from textual_image.renderable import Image as Renderable
-
-        console.print(Renderable(image, width=width, height=height // 2))
-    except Exception:  # it fails in many ways on odd terminals, and half cells are there
-        return False
-    return True
+    name, complaint = choose(requested, verdict)
+    sink = make_sink(name, verdict, verdict.cell or USUAL_CELL)
+    few_colours = isinstance(sink, BlockSink) and verdict.colours != "truecolor"
+    return (None if few_colours else sink), complaint

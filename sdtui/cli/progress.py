@@ -27,6 +27,7 @@ from sdtui.protocol import (
     WorkerStage,
     as_json,
 )
+from sdtui.terminal.picture import Frame
 from sdtui.text import count_noun, format_bytes, format_seconds, safe_text
 
 _STAGES = {
@@ -168,9 +169,7 @@ class LiveReporter:
 
 
 def _preview(message: PreviewReady) -> HalfCells:
-    from PIL import Image
-
-    return HalfCells(Image.frombytes("RGB", (message.width_px, message.height_px), message.rgb))
+    return HalfCells(Frame(message.width_px, message.height_px, message.rgb))
 
 
 class PlainReporter:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from typing import Final, get_args
+
+import msgspec
+
 from sdtui.cli.output import EXIT_BAD_INPUT, CommandError, complain
-from sdtui.settings import Settings, SettingsError, load_settings
+from sdtui.settings import ImageProtocol, Settings, SettingsError, load_settings, nearest
+from sdtui.terminal.probe import start_probe
+from sdtui.terminal.verdict import settle_colorterm
+
+PROTOCOLS: Final[tuple[str, ...]] = get_args(ImageProtocol)
 
 
 def settings_or_error() -> Settings:
@@ -14,14 +23,32 @@ def settings_or_error() -> Settings:
         raise CommandError(str(error), EXIT_BAD_INPUT) from error
 
 
-def start_app() -> int:
-    """Run the app until it is left; its return code. What is wrong with the settings is said before the screen is taken."""
-    settings = settings_or_error()
-    from sdtui.ui.app import SdtuiApp
+def start_app(image_protocol: str | None = None) -> int:
+    """Run the app until it is left; its return code. What is wrong with the settings is said before the screen is taken.
 
-    app = SdtuiApp(settings)
-    app.run()
+    The terminal is asked first, and answers while the app is imported.
+    """
+    settings = settings_or_error()
+    if image_protocol is not None:
+        settings = with_image_protocol(settings, image_protocol)
+    probe = start_probe()
+    try:
+        from sdtui.ui.app import SdtuiApp
+
+        settle_colorterm(probe.collect(), os.environ)
+        app = SdtuiApp(settings, probe=probe)
+        app.run()
+    finally:
+        probe.restore()
     return app.return_code or 0
+
+
+def with_image_protocol(settings: Settings, name: str) -> Settings:
+    """The settings with this way to draw pictures. Raises `CommandError` for an unknown one."""
+    if name not in PROTOCOLS:
+        raise CommandError(f"--image-protocol: {name!r} is not known; {nearest(name, PROTOCOLS)}", EXIT_BAD_INPUT)
+    terminal = msgspec.structs.replace(settings.terminal, image_protocol=name)
+    return msgspec.structs.replace(settings, terminal=terminal)
 
 
 def start() -> int:

@@ -181,4 +181,4 @@ class BlockSink(ImageSink):
     def wanted_px(self, columns: int, rows: int) -> int:
         """As many pixels as there are parts of cells along the side that is filled first."""
         across, down = _GRID[self.kind]
-        return max(64, min(512, min(columns * across, rows * down)))
+        return max(64, min(512, columns * across, rows * down))

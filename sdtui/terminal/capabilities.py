@@ -43,7 +43,7 @@ def capabilities(descriptor: int | None = None, environ: Mapping[str, str] = os.
     """What is known of the terminal behind a file descriptor, stdout's if none is given."""
     if descriptor is None:
         descriptor = sys.__stdout__.fileno() if sys.__stdout__ is not None else -1
-    height, width, width_px, height_px = _window_size(descriptor)
+    height, width, width_px, height_px = window_size(descriptor)
     colours, origin = _colours(environ)
     return Capabilities(
         is_terminal=descriptor >= 0 and os.isatty(descriptor),
@@ -61,7 +61,7 @@ def capabilities(descriptor: int | None = None, environ: Mapping[str, str] = os.
     )
 
 
-def _window_size(descriptor: int) -> tuple[int, int, int, int]:
+def window_size(descriptor: int) -> tuple[int, int, int, int]:
     """Rows, columns, width and height in pixels, by TIOCGWINSZ; zeros where there is no terminal."""
     try:
         answer = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))

@@ -1,8 +1,9 @@
 """Pictures by kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol).
 
-The picture lies below the text layer: a cell with a background of its own hides it, a blank cell shows it. So whatever a
-program draws over the picture covers it, and blank cells bring it back, without a byte from here. In tmux, which knows
-nothing of pictures, it is drawn with Unicode placeholders instead, characters that stand for its parts.
+Where the terminal can, the picture lies below the text layer: a cell with a background of its own hides it, a blank cell
+shows it. So whatever a program draws over the picture covers it, and blank cells bring it back, without a byte from here.
+kitty 0.26 paints all cells in wrong colours as soon as there is a picture below them; there it lies above the text. In tmux,
+which knows nothing of pictures, it is drawn with Unicode placeholders, characters that stand for its parts.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ CHUNK: Final = 4096
 """The most base64 in one command."""
 BELOW_BACKGROUNDS: Final = -1_073_741_825
 """Just below INT32_MIN / 2: under cells whose background is not the default one."""
-_LIVE: Final = ((256, 256), (192, 256), (64, 0), (48, 0), (32, 0), (16, 0), (8, 0))
+_LIVE: Final = ((256, 256), (192, 256), (128, 128), (64, 0), (48, 0), (32, 0), (16, 0), (8, 0))
 """From the best to the smallest: longer side in pixels, and colours of its palette, 0 for all 24 bits."""
+_LEAST_PX: Final = 64
+"""A terminal that enlarges smoothly lets half a pixel at the edges fade; below this, that would be seen."""
+_LEAST_BLOCKY_PX: Final = 256
+"""For a terminal that enlarges to squares."""
 _LIVE_LIMIT_BYTES: Final = 64_000
 _TMUX_LIMIT_BYTES: Final = 24_000
 """tmux drops what its client does not take in time; small frames come through."""
@@ -50,10 +55,18 @@ class KittySink(ImageSink):
     """Holds one image in the terminal at a time, two while one takes the other's place."""
 
     name: ClassVar[str] = "kitty"
+    is_divisible: ClassVar[bool] = False
 
-    def __init__(self, cell: CellSize, *, edits: bool = True, in_tmux: bool = False) -> None:
-        """`edits`: the terminal changes frames in place (a=f). In tmux each frame is an image of its own."""
+    def __init__(
+        self, cell: CellSize, *, edits: bool = True, below: bool = True, smooth: bool = True, in_tmux: bool = False
+    ) -> None:
+        """`edits`: frames can be changed in place (a=f); in tmux each frame is an image of its own.
+
+        `below`: pictures may lie below cells with a background; `smooth`: the terminal enlarges without showing squares.
+        """
         super().__init__(cell)
+        self._below = below and not in_tmux
+        self._least_px = _LEAST_PX if smooth else _LEAST_BLOCKY_PX
         self._edits = edits and not in_tmux
         self._in_tmux = in_tmux
         self._wrap = passthrough if in_tmux else untouched
@@ -65,7 +78,7 @@ class KittySink(ImageSink):
     @property
     def lies_below_text(self) -> bool:  # type: ignore[override]
         """Not with placeholders, which are text themselves."""
-        return not self._in_tmux
+        return self._below
 
     @property
     def image_id(self) -> int | None:
@@ -80,7 +93,7 @@ class KittySink(ImageSink):
             data = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
         else:
             limit = _TMUX_LIMIT_BYTES if self._in_tmux else _LIVE_LIMIT_BYTES
-            data = _live(image, min(budget_bytes, limit))
+            data = _live(image, min(budget_bytes, limit), self._least_px)
         if self._edits and self._image is not None and data.size_px == self._size_px:
             parts = self._transmit(f"a=f,r=1,i={self._image},X=1", data, repeat=f"a=f,r=1,i={self._image}")
             return parts if self._spot == spot else [*parts, *self.place(spot)]
@@ -105,7 +118,7 @@ class KittySink(ImageSink):
                 virtual,
                 *(at(Spot(spot.column, spot.row + number, spot.columns, 1), row.encode()) for number, row in enumerate(rows)),
             ]
-        keys = f"a=p,i={self._image},p=1,c={spot.columns},r={spot.rows},z={BELOW_BACKGROUNDS},C=1"
+        keys = f"a=p,i={self._image},p=1,c={spot.columns},r={spot.rows},z={BELOW_BACKGROUNDS if self._below else 0},C=1"
         return [at(spot, self._command(keys))]
 
     def hide(self) -> list[bytes]:
@@ -114,6 +127,10 @@ class KittySink(ImageSink):
             return []
         self._spot = None
         return [self._command(f"a=d,d=i,i={self._image}")]
+
+    def abort(self) -> list[bytes]:
+        """An empty last chunk: the terminal would take the next command for one."""
+        return [self._wrap(b"\x1b_Gm=0,q=2\x1b\\")]
 
     def close(self) -> list[bytes]:
         """Free the image."""
@@ -152,11 +169,14 @@ class KittySink(ImageSink):
         for number, chunk in enumerate(chunks):
             more = int(number < len(chunks) - 1)
             first = f"{keys},{data.keys},m={more}"
-            parts.append(self._command(first if number == 0 else f"{repeat},m={more}".lstrip(","), chunk))
+            if number == 0:
+                parts.append(self._command(first, chunk))
+            else:  # kitty complains of each chunk; once is enough
+                parts.append(self._command(f"{repeat},m={more}".lstrip(","), chunk, quiet=2))
         return parts
 
-    def _command(self, keys: str, payload: bytes = b"") -> bytes:
-        body = f"{keys},q={self._quiet}".encode() + (b";" + payload if payload else b"")
+    def _command(self, keys: str, payload: bytes = b"", *, quiet: int | None = None) -> bytes:
+        body = f"{keys},q={self._quiet if quiet is None else quiet}".encode() + (b";" + payload if payload else b"")
         return self._wrap(b"\x1b_G" + body + b"\x1b\\")
 
 
@@ -191,22 +211,22 @@ class _Pixels:
         return cls(buffer.getvalue(), f"f={_PNG},s={image.width},v={image.height}", image.size)
 
 
-def _live(image: Image, budget_bytes: int) -> _Pixels:
-    """The best pixels that fit the budget; the fewest, if none do. Small frames go as they are: the terminal enlarges."""
-    data = _Pixels(b"", "", (0, 0))
-    levels = [level for level in _LIVE if level[0] <= max(image.size)] or [_LIVE[-1]]
-    whole = max(image.size) not in (level[0] for level in levels) and max(image.size) <= 64
-    for limit_px, colours in ([(max(image.size), 0)] if whole else []) + levels:
-        small = within(image, limit_px)
+def _live(image: Image, budget_bytes: int, least_px: int) -> _Pixels:
+    """The best pixels that fit the budget; the fewest, if none do. The terminal enlarges them."""
+    longer = max(image.size)
+    wanted = longer if longer >= least_px else least_px
+    levels = [level for level in _LIVE if level[0] <= wanted] or [_LIVE[-1]]
+    for limit_px, colours in levels:
+        small = within(image, limit_px) if longer > limit_px else enlarged(image, limit_px)
         data = _Pixels.png(small, colours) if colours else _Pixels.raw(small)
         if data.sent_bytes <= budget_bytes:
             break
     return data
 
 
-def smooth(image: Image, least_px: int) -> Image:
-    """A frame of a few pixels enlarged until the terminal's own enlarging shows no squares."""
+def enlarged(image: Image, longer_px: int) -> Image:
+    """`image` with its longer side this long."""
     longer = max(image.size)
-    if longer >= least_px:
+    if longer >= longer_px:
         return image
-    return resized(image, round(image.width * least_px / longer), round(image.height * least_px / longer))
+    return resized(image, round(image.width * longer_px / longer), round(image.height * longer_px / longer))

@@ -51,17 +51,23 @@ class Pacer:
         """How long until the line may carry another frame; while one is in flight, until it would count as lost."""
         now = self._clock()
         if self._sent is not None:
-            left = self._sent[0] + LOST_S - now
-            if left > 0:
-                return left
-            self._lost()
+            started, size_bytes = self._sent
+            if now < started + LOST_S:
+                return started + LOST_S - now
+            # The line is slow beyond measure, or somebody swallowed the answer: go on with less.
+            self._sent = None
+            self._learn(size_bytes / LOST_S)
         return max(0.0, self._due_at - now)
 
-    def sent(self, size_bytes: int) -> None:
-        """A frame of this size was handed to the line."""
+    def sent(self, size_bytes: int, *, live: bool = True) -> None:
+        """A picture of this size was handed to the line; 0 for a question alone, which measures the round trip.
+
+        `live`: it is one of many, and counts in the figures.
+        """
         now = self._clock()
         self._sent = now, size_bytes
-        self._frames.append((now, size_bytes))
+        if live:
+            self._frames.append((now, size_bytes))
 
     def acknowledged(self) -> None:
         """The terminal has drawn it."""
@@ -71,7 +77,9 @@ class Pacer:
         started, size_bytes = self._sent
         self._sent = None
         elapsed_s = now - started
-        self.latency_s = elapsed_s if self.latency_s is None else min(self.latency_s, elapsed_s)
+        if self.latency_s is None or elapsed_s < self.latency_s:
+            # The first frame tells nothing of the rate unless the round trip was known before: send an empty one first.
+            self.latency_s = elapsed_s
         drain_s = elapsed_s - self.latency_s
         if drain_s > _UNMEASURABLE_S and size_bytes >= _LEAST_BYTES:
             self._learn(size_bytes / drain_s)
@@ -82,12 +90,6 @@ class Pacer:
     def _learn(self, bytes_per_s: float) -> None:
         known = self.bytes_per_s
         self.bytes_per_s = bytes_per_s if known is None else known + _SMOOTHING * (bytes_per_s - known)
-
-    def _lost(self) -> None:
-        """No answer: the line is slow beyond measure, or somebody swallowed it. Go on with less."""
-        assert self._sent is not None
-        self._learn(self._sent[1] / LOST_S)
-        self._sent = None
 
     def budget_bytes(self) -> int:
         """What a live frame may take now."""

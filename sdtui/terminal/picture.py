@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -62,3 +63,25 @@ def fit(width_px: int, height_px: int, columns: int, rows: int, cell: CellSize =
     scale = min(columns * cell.width_px / width_px, rows * cell.height_px / height_px)
     wide, high = round(width_px * scale / cell.width_px), round(height_px * scale / cell.height_px)
     return max(1, min(columns, wide)), max(1, min(rows, high))
+
+
+def prepare_pictures() -> None:
+    """Load the imaging libraries, which takes a fifth of a second, before the first frame needs them."""
+    import numpy  # noqa: F401
+    from PIL import Image
+
+    Image.init()
+
+
+def read_picture(path: Path, limit_px: int = 1024) -> Frame:
+    """A picture file as RGB, reduced to at most `limit_px` on its longer side. Raises `OSError`, `ValueError`."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (limit_px, limit_px))
+            picture = image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    picture.thumbnail((limit_px, limit_px), Image.Resampling.LANCZOS)
+    return Frame.of(picture)

@@ -30,6 +30,9 @@ class ImageSink(ABC):
     needs_row_below: ClassVar[bool] = False
     """Whether a picture that reaches the last line of the screen could scroll it."""
 
+    is_divisible: ClassVar[bool] = True
+    """Whether parts may be left out, as when the picture has no place any more; else the rest is worth nothing."""
+
     def __init__(self, cell: CellSize = USUAL_CELL) -> None:
         self.cell = cell
         """May be changed at any time, as when the user picks a larger font; the next `show` minds it."""
@@ -44,6 +47,10 @@ class ImageSink(ABC):
 
     def hide(self) -> list[bytes]:
         """Take the picture off the screen; the caller writes over the cells anyway."""
+        return []
+
+    def abort(self) -> list[bytes]:
+        """End a picture that was cut in the middle of its parts."""
         return []
 
     def close(self) -> list[bytes]:

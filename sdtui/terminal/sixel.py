@@ -141,10 +141,9 @@ def sequence(indices: Indices, palette: list[int]) -> bytes:
     import numpy
 
     height_px, width_px = indices.shape
-    parts = [_head(palette, numpy.unique(indices).tolist(), width_px, height_px)]
-    for top in range(0, height_px, BAND_PX):
-        parts.append(_band(indices[top : top + BAND_PX], numpy))
-    return b"".join(parts) + b"\x1b\\"
+    head = _head(palette, numpy.unique(indices).tolist(), width_px, height_px)
+    bands = (_band(indices[top : top + BAND_PX], numpy) for top in range(0, height_px, BAND_PX))
+    return b"".join((head, *bands, b"\x1b\\"))
 
 
 def _band(rows: Indices, numpy: Any) -> bytes:

@@ -11,14 +11,20 @@ from typing import Any, ClassVar, Final
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Resize
 from textual.screen import Screen
 
 from sdtui.settings import Settings, SettingsError, nearest, save_setting
+from sdtui.terminal.parser import AnswerParser
+from sdtui.terminal.picture import CellSize
+from sdtui.terminal.probe import Probe
+from sdtui.terminal.verdict import choose, judge
 from sdtui.ui.bindings import key_text, unknown_ids
+from sdtui.ui.display import Display
+from sdtui.ui.driver import TerminalDriver
 from sdtui.ui.feed import Connect, Feed
 from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
-from sdtui.ui.widgets.preview.graphics import still_surface
 
 _HERE: Final = Path(__file__).parent
 _GC_THRESHOLDS: Final = (20_000, 10, 20)
@@ -55,12 +61,15 @@ class SdtuiApp(App[None]):
         ),
     ]
 
-    def __init__(self, settings: Settings, *, connect: Connect | None = None) -> None:
+    def __init__(self, settings: Settings, *, connect: Connect | None = None, probe: Probe | None = None) -> None:
+        """`probe`: what the terminal was asked; without one, pictures are drawn in half cells."""
         self._settings = settings
         self._complaints: list[str] = []
-        super().__init__()
+        self._probe = probe
+        self.answers = probe.parser if probe is not None else AnswerParser(())
+        self.terminal_display = self._make_display()
+        super().__init__(driver_class=TerminalDriver)
         self._feed = Feed(connect or _connect_to_server)
-        self._surface: Any = None
         for entry in SCREENS:
             self.add_mode(entry.name, partial(self._make_screen, entry.name))
         self._use_first_theme()
@@ -70,13 +79,46 @@ class SdtuiApp(App[None]):
         """Run until the user leaves. Nothing made before the first frame is garbage, so collecting waits until then."""
         thresholds = gc.get_threshold()
         gc.disable()
-        self._surface = still_surface()
         try:
             super().run(*args, **kwargs)
         finally:
             gc.unfreeze()
             gc.set_threshold(*thresholds)
             gc.enable()
+
+    # --- the terminal ----------------------------------------------------------------------------------------------
+
+    def _make_display(self) -> Display:
+        if self._probe is None:
+            return Display()
+        report = self._probe.report()
+        verdict = judge(report)
+        sink, complaint = choose(self._settings.terminal.image_protocol, verdict)
+        if complaint:
+            self._complaints.append(complaint)
+        return Display(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
+
+    def take_terminal(self) -> tuple[list[Any] | None, bytes]:
+        """For the driver: how the terminal was before it was asked, and what the user typed meanwhile; once."""
+        if self._probe is None:
+            return None, b""
+        return self._probe.hand_over(), self._probe.take_unread()
+
+    def answered_late(self) -> None:
+        """The terminal has said what it can show when the app was running already."""
+        if self._probe is None:
+            return
+        verdict = judge(self._probe.report())
+        sink, _ = choose(self._settings.terminal.image_protocol, verdict)
+        self.terminal_display.use(verdict, sink)
+
+    def on_resize(self, event: Resize) -> None:
+        """The window changed, or only its font."""
+        if event.pixel_size is not None and event.size.area:
+            width_px, height_px = event.pixel_size
+            self.terminal_display.set_cell(CellSize(width_px / event.size.width, height_px / event.size.height))
+        elif isinstance(self._driver, TerminalDriver):
+            self._driver.resized()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for themes that do not state them."""
@@ -92,7 +134,7 @@ class SdtuiApp(App[None]):
 
     def _make_screen(self, name: str) -> Screen[Any]:
         entry = next(entry for entry in SCREENS if entry.name == name)
-        screen = entry.make(self._settings, self._feed, self._surface)
+        screen = entry.make(self._settings, self._feed)
         screen.add_class(*self._breakpoints_now())  # set later, each would style every widget again before the first frame
         return screen
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
+from rich.console import Console
 from rich.segment import Segment
-from textual.geometry import Size
+from textual._xterm_parser import XTermParser
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
+
+__all__ = ["Exposure", "Line", "LineStrip", "XTermParser", "exposure", "grow"]
 
 
 def grow(view: ScrollView, height: int) -> None:
@@ -23,23 +28,34 @@ def grow(view: ScrollView, height: int) -> None:
         view._scroll_update(size)
 
 
-class BakedStrip(Strip):
-    """A strip whose terminal bytes are ready; its segments are only made when something asks for them.
+class Line(Protocol):
+    """One line of a widget that knows the bytes that draw it."""
+
+    def segments(self, start: int, end: int) -> list[Segment]:
+        """Columns `start` to `end` (exclusive), for screenshots, filters and screens that shine through a dialog."""
+
+    def ansi(self, start: int, end: int, console: Console) -> str:
+        """The same as bytes for the terminal, starting and ending with no style."""
+
+
+class LineStrip(Strip):
+    """A part of a `Line`; its segments are only made when something asks for them.
 
     A picture has a colour pair in every cell, so making a Segment and a Style for each and rendering them again costs
-    about six times the bytes themselves. Cutting, filtering and screenshots still work: they read `_segments`.
+    about six times the bytes themselves.
     """
 
-    def __init__(self, make_segments: Callable[[], list[Segment]], cell_length: int, ansi: str) -> None:
-        super().__init__((), cell_length)
-        self._make_segments = make_segments
+    def __init__(self, line: Line, start: int, end: int) -> None:
+        super().__init__((), end - start)
+        self._line = line
+        self._start = start
+        self._end = end
         self._made: list[Segment] | None = None
-        self._render_cache = ansi
 
     @property
     def _segments(self) -> list[Segment]:
         if self._made is None:
-            self._made = self._make_segments()
+            self._made = self._line.segments(self._start, self._end)
         return self._made
 
     @_segments.setter
@@ -48,3 +64,48 @@ class BakedStrip(Strip):
 
     def __bool__(self) -> bool:
         return bool(self.cell_length)
+
+    def crop(self, start: int, end: int | None = None) -> Strip:
+        """Columns `start` to `end` of this strip."""
+        last = self._end if end is None else min(self._end, self._start + end)
+        return LineStrip(self._line, min(self._start + start, last), last)
+
+    def divide(self, cuts: Iterable[int]) -> list[Strip]:
+        """The strip in pieces that end at each of these columns."""
+        ends = [min(self._end, self._start + cut) for cut in cuts]
+        starts = [self._start, *ends[:-1]]
+        return [LineStrip(self._line, start, end) for start, end in zip(starts, ends, strict=True)]
+
+    def render(self, console: Console) -> str:
+        """The bytes for the terminal."""
+        if self._render_cache is None:
+            self._render_cache = self._line.ansi(self._start, self._end, console)
+        return self._render_cache
+
+
+class Exposure(NamedTuple):
+    """Where a widget is on the screen, and what may lie over it."""
+
+    region: Region
+    """On the screen, in cells."""
+    whole: bool
+    """Whether no container cuts a part off."""
+    covers: tuple[Region, ...]
+    """What other widgets, such as toasts and menus, hide of it."""
+
+
+def exposure(widget: Widget) -> Exposure | None:
+    """How much of a widget is to be seen; None while it is not laid out."""
+    visible = widget.screen._compositor.visible_widgets  # in painting order, the foremost first
+    if widget not in visible:
+        return None
+    region, clip = visible[widget]
+    shown = region.intersection(clip)
+    covers = []
+    for other, (its_region, its_clip) in visible.items():
+        if other is widget:
+            break
+        hidden = its_region.intersection(its_clip).intersection(shown)
+        if hidden:
+            covers.append(hidden)
+    return Exposure(region, shown == region, tuple(covers))

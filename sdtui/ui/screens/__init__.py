@@ -24,13 +24,13 @@ class ScreenEntry(msgspec.Struct, frozen=True):
     name: str
     label: str
     purpose: str
-    make: Callable[[Settings, Feed, Any], Screen[Any]]
+    make: Callable[[Settings, Feed], Screen[Any]]
 
 
-def _make_create(settings: Settings, feed: Feed, surface: Any) -> Screen[Any]:
+def _make_create(settings: Settings, feed: Feed) -> Screen[Any]:
     from sdtui.ui.screens.create import CreateScreen
 
-    return CreateScreen(settings, feed, surface=surface)
+    return CreateScreen(settings, feed)
 
 
 SCREENS: Final[tuple[ScreenEntry, ...]] = (

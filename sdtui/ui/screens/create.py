@@ -19,6 +19,7 @@ from textual.widgets import Static
 from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
 from sdtui.protocol import Cancel, LoadModel, ModelInfo, PreviewOptions, Submit, new_job_id
 from sdtui.settings import Settings, history_path, output_dir
+from sdtui.terminal.picture import prepare_pictures
 from sdtui.text import count_noun
 from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
@@ -29,8 +30,6 @@ from sdtui.ui.widgets.form import Form
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
 from sdtui.ui.widgets.preview.picture import Picture
-from sdtui.ui.widgets.preview.scaling import prepare
-from sdtui.ui.widgets.preview.surface import Surface
 from sdtui.ui.widgets.progress import ProgressLine
 from sdtui.ui.widgets.prompt import PromptBox
 from sdtui.ui.widgets.step_log import StepLog
@@ -64,13 +63,12 @@ class CreateScreen(Screen[None]):
     progress = query_one("#progress", ProgressLine)
     help_line = query_one("#help", Static)
 
-    def __init__(self, settings: Settings, feed: Feed, *, surface: type[Surface] | None = None) -> None:
+    def __init__(self, settings: Settings, feed: Feed) -> None:
         super().__init__(classes=f"-tab-{PANES[0][0]}")
         self.settings = settings
         self.feed = feed
         self.following = Following()
         self.model: ModelInfo | None = None
-        self._surface = surface
         self._counter_folder: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -88,7 +86,7 @@ class CreateScreen(Screen[None]):
                 yield Form(self.settings.general.model, id="form")
             with Vertical(id="right"):  # what changes with each step lies together: the form need not be drawn again
                 with Container(id="panes"):
-                    yield Picture(best=self._surface, id="picture")
+                    yield Picture(id="picture")
                     yield StepLog(id="steps")
                 yield ProgressLine(id="progress")
         yield Static(id="help", markup=False)
@@ -99,14 +97,6 @@ class CreateScreen(Screen[None]):
         self.feed.listen(self)
         self.feed.view(self.picture)
         self.app.call_after_refresh(self.set_timer, FIRST_KEYS_S, self.start)  # the app is refreshed last
-
-    def on_screen_suspend(self) -> None:
-        """A dialog lies over the screen."""
-        self.picture.set_covered(True)
-
-    def on_screen_resume(self) -> None:
-        """The dialog is gone; the picture comes when all else is drawn."""
-        self.call_after_refresh(self.picture.set_covered, False)
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
@@ -135,7 +125,7 @@ class CreateScreen(Screen[None]):
     async def start(self) -> None:
         """The first frame is out: make the form, and count tokens already while the worker starts."""
         await self.form.mount_rows()
-        await asyncio.to_thread(prepare)
+        await asyncio.to_thread(prepare_pictures)
         folder = await asyncio.to_thread(_local_tokenizer, self.settings.general.model)
         if folder is not None and self.model is None:
             self._count_with(folder)

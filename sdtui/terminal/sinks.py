@@ -1,0 +1,31 @@
+"""From a verdict to a sink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdtui.terminal.blocks import BlockSink
+from sdtui.terminal.iterm2 import Iterm2Sink
+from sdtui.terminal.kitty import KittySink
+from sdtui.terminal.picture import CellSize
+from sdtui.terminal.sixel import SixelSink
+
+if TYPE_CHECKING:
+    from sdtui.terminal.sink import ImageSink
+    from sdtui.terminal.verdict import SinkName, Verdict
+
+
+def make_sink(name: SinkName, verdict: Verdict, cell: CellSize) -> ImageSink:
+    """A sink for one picture, as this terminal needs it."""
+    match name:
+        case "kitty":
+            modern = verdict.layer == "below"
+            in_tmux = verdict.placement == "placeholder"
+            return KittySink(cell, edits=verdict.frames == "edit", below=modern, smooth=modern, in_tmux=in_tmux)
+        case "iterm2":
+            return Iterm2Sink(cell)
+        case "sixel":
+            registers = verdict.sixel_registers or 256
+            return SixelSink(cell, registers=registers, synchronized=verdict.synchronized)
+        case _:
+            return BlockSink(name, cell)
