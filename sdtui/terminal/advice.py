@@ -41,18 +41,19 @@ def _for_tmux(report: Report, identity: Identity) -> Iterator[str]:
     if tmux is None:
         return
     kitty_like = identity.name in _KITTY_LIKE
-    if tmux.passthrough == "off" and (kitty_like or not identity.name):
+    old_kitty = identity.name == "kitty" and bool(identity.version) and not identity.since(0, 28)
+    if old_kitty:
+        yield "Pictures inside tmux need kitty 0.28 or newer."
+    elif tmux.passthrough == "off" and (kitty_like or not identity.name):
         yield "To see kitty's pictures in tmux, put into ~/.tmux.conf: set -g allow-passthrough on"
     if tmux.clients > 1 and kitty_like:
         yield "Pictures need the tmux session to be shown by one terminal only: detach the others (tmux detach -a)."
-    if identity.name == "kitty" and identity.version and not identity.since(0, 28):
-        yield "Pictures inside tmux need kitty 0.28 or newer."
     if identity.name in _SIXEL_LIKE and "sixel" not in tmux.features:
         if _SIXEL in (report.answers.device_attributes or ()):
             yield "If the terminal around tmux shows sixel, put into ~/.tmux.conf: set -as terminal-features ',*:sixel'"
         else:
             yield "For sixel inside tmux, tmux 3.4 or newer is needed, built with sixel."
-    if "RGB" not in tmux.features:
+    if "RGB" not in tmux.features and not kitty_like:  # their terminfo says it to tmux
         yield "For 24-bit colours in tmux, put into ~/.tmux.conf: set -as terminal-features ',*:RGB'"
 
 

@@ -190,7 +190,7 @@ def _kitty_in_tmux(report: Report, identity: Identity) -> _Judged:
     """Only placeholders scroll and are covered as tmux believes; konsole says OK to them and shows none."""
     answers = report.answers
     if report.why_not:
-        return False, report.why_not, False
+        return False, report.why_not, report.tmux is not None
     if answers.kitty_query != "OK":
         if report.complete:
             return False, "The terminal around tmux does not answer kitty's question.", True
