@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from tests.end_to_end.terminals import Xterm, missing_tools, wait_for  # noqa: E402  (the checkout is no package)
+from tests.terminal.real import Xterm, missing_tools, wait_for  # noqa: E402  (the checkout is no package)
 
 SDTUI = [sys.executable, "-m", "sdtui"]
 SHOTS = (
@@ -47,7 +47,8 @@ def shoot(name: str, columns: int, rows: int, prompt: str, theme: str) -> Path:
             xterm.type(prompt)
             xterm.keys("F5")
             wait_for(lambda: len(list(Path(home, "out").glob("[!.]*.png"))) > 1, "the picture")
-            shot = xterm.settled(HERE / f"{name}.png")
+            shot = HERE / f"{name}.png"
+            xterm.settled(shot)
             xterm.keys("ctrl+q")
             wait_for(xterm.ended, "the end of the app")
         subprocess.run([*SDTUI, "server", "stop"], env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
@@ -56,9 +57,9 @@ def shoot(name: str, columns: int, rows: int, prompt: str, theme: str) -> Path:
 
 def main() -> int:
     """Make every shot; the exit code says whether the programs for it are here."""
-    missing = missing_tools("Xvfb", "xterm", "xdotool", "import")
+    missing = missing_tools(*Xterm.needed())
     if missing:
-        sys.stderr.write(f"To make the screenshots, install: {', '.join(missing)} (import is ImageMagick's).\n")
+        sys.stderr.write(f"To make the screenshots, install: {', '.join(missing)}.\n")
         return 2
     for row in SHOTS:
         sys.stdout.write(f"{shoot(*row)}\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .terminals import Tmux, Xterm, missing_tools, wait_for
+from tests.terminal.real import Tmux, Xterm, missing_tools, wait_for
 
 SDTUI = [sys.executable, "-m", "sdtui"]
 pytestmark = pytest.mark.xdist_group("end_to_end")
@@ -111,7 +111,7 @@ def test_a_killed_worker_fails_its_job_and_the_next_job_runs(home: Path, env: di
 
 
 def test_xterm_shows_the_colours_of_the_picture(home: Path, env: dict[str, str]) -> None:
-    need("Xvfb", "xterm", "xdotool", "import")
+    need(*Xterm.needed())
     with Xterm(SDTUI, columns=120, rows=36, env=env) as xterm:
         xterm.wait_for_app()
         xterm.type("a red cat in the desert")
