@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import shutil
+import signal
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePath
@@ -146,6 +148,9 @@ class SdtuiApp(App[None]):
     def on_mount(self) -> None:
         """The first frame comes first, then the first keys, then the connection."""
         self.call_after_refresh(self.set_timer, FIRST_KEYS_S, self._start)
+        if not self.is_headless:
+            for number in (signal.SIGTERM, signal.SIGHUP):  # else pictures would stay in the terminal
+                asyncio.get_running_loop().add_signal_handler(number, self.exit)
 
     def _start(self) -> None:
         if not gc.isenabled():

@@ -114,10 +114,12 @@ class Display:
         self.pacer.sent(beside_bytes + sum(map(len, parts)), live=live)
         if self._writer is not None:
             self._writer.draw(burst)
+        else:
+            _finish(done)
         return burst, done
 
     def _question(self, done: asyncio.Future[None]) -> bytes:
-        if not self._acknowledges:
+        if not self._acknowledges or self._writer is None:
             return b""
         self.expect_answer()
         self._waiting.append(done)

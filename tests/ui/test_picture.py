@@ -1,4 +1,4 @@
-"""The picture in half cells: which colours are in which cells, through every way they can be asked for."""
+"""The picture in characters, as Textual draws it: which colours are in which cells, through every way they can be asked for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from sdtui.protocol import ImageSaved, PreviewReady
+from sdtui.terminal.blocks import UPPER_HALF, to_cells
+from sdtui.terminal.picture import Frame, fit, read_picture
 from sdtui.ui.feed import FeedFrame
-from sdtui.ui.widgets.preview.halfcell import HalfCellSurface
-from sdtui.ui.widgets.preview.scaling import UPPER_HALF, fit, read_picture, to_half_cells
-from sdtui.ui.widgets.preview.surface import Frame
+from sdtui.ui.widgets.preview.live import LivePicture
 from tests.ui.stage import stage, until
 
 Pixel = tuple[int, int, int]
@@ -62,12 +62,12 @@ def pixels_of(frame: Frame) -> list[list[Pixel]]:
 
 
 class Bench(App[None]):
-    """A surface of a known size."""
+    """A picture of a known size."""
 
-    CSS = "Screen { layers: low high; } HalfCellSurface { width: 20; height: 10; }"
+    CSS = "Screen { layers: low high; } LivePicture { width: 20; height: 10; }"
 
     def compose(self) -> ComposeResult:
-        yield HalfCellSurface()
+        yield LivePicture()
 
 
 @pytest.mark.parametrize("read", [from_segments, from_bytes])
@@ -76,11 +76,11 @@ async def test_each_pixel_is_in_its_place_with_its_colour(read, monkeypatch: pyt
     frame = chequered(20, 20)
     app = Bench()
     async with app.run_test(size=(40, 20)) as pilot:
-        surface = app.query_one(HalfCellSurface)
-        surface.show_frame(frame)
-        await until(lambda: surface._cells is not None, "scaled")
+        picture = app.query_one(LivePicture)
+        picture.show_frame(frame)
+        await until(lambda: picture._cells is not None, "scaled")
         await pilot.pause()
-        strips = surface.render_lines(Region(0, 0, 20, 10)) if read is from_bytes else [surface.render_line(y) for y in range(10)]
+        strips = picture.render_lines(Region(0, 0, 20, 10)) if read is from_bytes else [picture.render_line(y) for y in range(10)]
         assert read(strips) == pixels_of(frame)
 
 
@@ -89,11 +89,11 @@ async def test_a_part_of_the_picture_is_cut_where_something_lies_over_it(monkeyp
     frame = chequered(20, 20)
     app = Bench()
     async with app.run_test(size=(40, 20)) as pilot:
-        surface = app.query_one(HalfCellSurface)
-        surface.show_frame(frame)
-        await until(lambda: surface._cells is not None, "scaled")
+        picture = app.query_one(LivePicture)
+        picture.show_frame(frame)
+        await until(lambda: picture._cells is not None, "scaled")
         await pilot.pause()
-        strips = surface.render_lines(Region(5, 2, 7, 3))
+        strips = picture.render_lines(Region(5, 2, 7, 3))
         assert from_segments(strips) == [row[5:12] for row in pixels_of(frame)[4:10]]
         assert [strip.cell_length for strip in strips] == [7, 7, 7]
 
@@ -103,41 +103,38 @@ async def test_a_part_of_the_picture_is_cut_where_something_lies_over_it(monkeyp
 )
 def test_the_aspect_ratio_is_kept(width_px: int, height_px: int, cells: tuple[int, int]) -> None:
     assert fit(width_px, height_px, 20, 10) == cells
-    made = to_half_cells(Frame(width_px, height_px, bytes(width_px * height_px * 3)), 20, 10)
-    assert (made.columns, made.rows) == cells
 
 
 async def test_the_newest_of_many_frames_is_the_one_that_stays() -> None:
     app = Bench()
     async with app.run_test(size=(40, 20)) as pilot:
-        surface = app.query_one(HalfCellSurface)
+        picture = app.query_one(LivePicture)
         for shade in range(200):
-            surface.show_frame(Frame(4, 4, bytes((shade, 0, 0)) * 16))
-        await until(lambda: surface._cells is not None and surface._cells.top[0][:3] == bytes((199, 0, 0)), "newest")
+            picture.show_frame(Frame(4, 4, bytes((shade, 0, 0)) * 16))
+        await until(lambda: picture._cells is not None and picture._cells.rows[0].front[:3] == bytes((199, 0, 0)), "newest")
         await pilot.pause()
-        assert surface._scaling is not None
-        assert surface._scaling.done()
+        await until(lambda: picture._painting is not None and picture._painting.done(), "at rest")
 
 
 async def test_pictures_are_scaled_and_read_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     threads: set[threading.Thread] = set()
 
     def recorded(function):
-        def call(*arguments):
+        def call(*arguments, **named):
             threads.add(threading.current_thread())
-            return function(*arguments)
+            return function(*arguments, **named)
 
         return call
 
-    monkeypatch.setattr("sdtui.ui.widgets.preview.halfcell.to_half_cells", recorded(to_half_cells))
-    monkeypatch.setattr("sdtui.ui.widgets.preview.halfcell.read_picture", recorded(read_picture))
+    monkeypatch.setattr("sdtui.ui.widgets.preview.live.to_cells", recorded(to_cells))
+    monkeypatch.setattr("sdtui.ui.widgets.preview.live.read_picture", recorded(read_picture))
     path = tmp_path / "red.png"
     Image.new("RGB", (8, 8), (250, 10, 20)).save(path)
     app = Bench()
     async with app.run_test(size=(40, 20)):
-        surface = app.query_one(HalfCellSurface)
-        surface.show_file(path)
-        await until(lambda: surface._cells is not None, "scaled")
+        picture = app.query_one(LivePicture)
+        picture.show_file(path)
+        await until(lambda: picture._cells is not None, "scaled")
     assert threads
     assert threading.main_thread() not in threads
 
@@ -146,7 +143,7 @@ async def test_the_picture_fits_again_after_a_resize_during_previews() -> None:
     async with stage(size=(200, 60)) as running:
         picture = running.screen.picture
         picture.job = "job"
-        live = picture.query_one(HalfCellSurface)
+        live = picture.query_one(LivePicture)
         for size in ((200, 60), (80, 24), (40, 12), (240, 60), (120, 36)):
             await running.pilot.resize_terminal(*size)
             event = PreviewReady(
@@ -188,6 +185,6 @@ async def test_the_finished_picture_is_the_one_on_disk(tmp_path: Path) -> None:
         picture.show_saved(
             ImageSaved(job="j", path=str(path), seed=1, image_index=0, width_px=128, height_px=128, size_bytes=10, elapsed_s=0.0)
         )
-        live = picture.query_one(HalfCellSurface)
+        live = picture.query_one(LivePicture)
         await until(lambda: live._cells is not None, "shown")
-        assert set(live._cells.top) == {bytes((250, 10, 20)) * live._cells.columns}
+        assert {row.front for row in live._cells.rows} == {bytes((250, 10, 20)) * live._cells.columns}

@@ -20,7 +20,7 @@ from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
 from sdtui.protocol import Cancel, LoadModel, ModelInfo, PreviewOptions, Submit, new_job_id
 from sdtui.settings import Settings, history_path, output_dir
 from sdtui.terminal.picture import prepare_pictures
-from sdtui.text import count_noun
+from sdtui.text import count_noun, format_bytes
 from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
 from sdtui.ui.history import PromptHistory
@@ -36,6 +36,8 @@ from sdtui.ui.widgets.step_log import StepLog
 from sdtui.ui.widgets.tab_line import TabLine
 
 PANES: Final = (("picture", "Picture"), ("steps", "Steps"), ("form", "Settings"))
+_SAY_LINE_S: Final = 1.0
+"""A rate that changes with every frame could not be read."""
 _PROMPTS: Final = {"prompt": "What should be seen?", "negative_prompt": "What should not be seen?"}
 
 
@@ -97,6 +99,11 @@ class CreateScreen(Screen[None]):
         self.feed.listen(self)
         self.feed.view(self.picture)
         self.app.call_after_refresh(self.set_timer, FIRST_KEYS_S, self.start)  # the app is refreshed last
+        self.set_interval(_SAY_LINE_S, self._say_line)
+
+    def _say_line(self) -> None:
+        figures = self.picture.line_figures()
+        self.header.set_line(f"{format_bytes(figures[0])}/frame, {figures[1]:.0f} fps" if figures is not None else "")
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 

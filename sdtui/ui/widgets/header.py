@@ -26,13 +26,14 @@ class HeaderLine(Widget):
         self._memory = ""
         self._queued = 0
         self._notice = ""
+        self._line = ""
         self._spots: list[tuple[range, str]] = []
 
     @property
     def status(self) -> str:
         """The right side as text."""
         queue = f"queue {self._queued}" if self._queued else ""
-        parts = (self._notice or self._model, "" if self._notice else self._place, self._memory, queue)
+        parts = (self._line, self._notice or self._model, "" if self._notice else self._place, self._memory, queue)
         return " · ".join(part for part in parts if part)
 
     def set_model(self, info: ModelInfo) -> None:
@@ -55,6 +56,12 @@ class HeaderLine(Widget):
         """How many jobs wait."""
         if queued != self._queued:
             self._queued = queued
+            self.refresh()
+
+    def set_line(self, text: str) -> None:
+        """What the pictures cost the line to the terminal, as `12 kB/frame, 5 fps`; empty while none go there."""
+        if text != self._line:
+            self._line = text
             self.refresh()
 
     def set_notice(self, text: str) -> None:

@@ -63,11 +63,12 @@ class LivePicture(Widget):
     """
 
     class Failed(Message):
-        """A file could not be shown."""
+        """A picture could not be shown."""
 
-        def __init__(self, path: Path, reason: str) -> None:
+        def __init__(self, name: str, reason: str) -> None:
+            """`name` is the file's, empty for a picture from memory."""
             super().__init__()
-            self.path = path
+            self.name = name
             self.reason = reason
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
@@ -116,6 +117,10 @@ class LivePicture(Widget):
         sink = self._own_sink()
         return max(_LEAST_PX, sink.wanted_px(columns, rows) if sink is not None else min(512, columns, rows * 2))
 
+    def line_figures(self) -> tuple[int, float] | None:
+        """Bytes a frame and frames a second that went to the terminal lately; None where none did."""
+        return self._display.figures()
+
     def _take(self, frame: Frame, *, still: bool) -> None:
         if frame.is_whole:
             self._frame, self._still = frame, still
@@ -126,7 +131,7 @@ class LivePicture(Widget):
         try:
             frame = await asyncio.to_thread(read_picture, path)
         except (OSError, ValueError) as error:
-            self.post_message(self.Failed(path, safe_text(str(error))))
+            self.post_message(self.Failed(safe_text(path.name), safe_text(str(error))))
             return
         if self._path == path:  # nothing newer came meanwhile
             self._take(frame, still=True)
@@ -219,16 +224,15 @@ class LivePicture(Widget):
             self._painting = asyncio.create_task(self._paint())
 
     async def _paint(self) -> None:
-        """Draw until what is drawn is the newest picture, at its place."""
-        while self._todo() is not None:
-            async with self._display.turn():
-                todo = self._todo()
-                if todo is None:
-                    return
-                if todo.view.by_sink:
-                    await self._paint_by_sink(todo)
-                else:
-                    await self._paint_cells(todo)
+        """Draw until what is drawn is the newest picture, at its place. A mistake costs the picture, not the app."""
+        try:
+            while self._todo() is not None:
+                async with self._display.turn():
+                    if (todo := self._todo()) is not None:
+                        await (self._paint_by_sink(todo) if todo.view.by_sink else self._paint_cells(todo))
+        except Exception as error:
+            self._frame = None
+            self.post_message(self.Failed("", f"{type(error).__name__}: {safe_text(str(error))}"))
 
     def _todo(self) -> Drawn | None:
         """What is to be drawn; None while all is as it should be."""
@@ -258,14 +262,10 @@ class LivePicture(Widget):
             return
         moved_only = before is not None and before[::2] == todo[::2]
         budget = None if todo.full else self._display.pacer.budget_bytes()
-        try:
-            if moved_only:
-                parts = sink.place(todo.view.spot)
-            else:
-                parts = await asyncio.to_thread(sink.show, frame, todo.view.spot, budget_bytes=budget)
-        except ValueError:
-            self._drawn = todo
-            return
+        if moved_only:
+            parts = sink.place(todo.view.spot)
+        else:
+            parts = await asyncio.to_thread(sink.show, frame, todo.view.spot, budget_bytes=budget)
         if not sink.lies_below_text and self._view() != todo.view:
             return  # it would be drawn over something else; the loop looks again
         if self._sink is not sink:

@@ -64,6 +64,10 @@ class Picture(Vertical):
         """The longer side of previews that this box can make use of."""
         return self._live.wanted_px(self.content_size.width, self.content_size.height)
 
+    def line_figures(self) -> tuple[int, float] | None:
+        """Bytes a frame and frames a second that went to the terminal lately."""
+        return self._live.line_figures()
+
     def on_feed_frame(self, message: FeedFrame) -> None:
         """A preview arrived; previews of other jobs are passed over."""
         message.stop()
@@ -90,6 +94,7 @@ class Picture(Vertical):
             self.border_subtitle = Content(words)
 
     def on_live_picture_failed(self, message: LivePicture.Failed) -> None:
-        """A picture on disk cannot be read: say so, keep what is shown."""
+        """A picture cannot be shown: say so, keep what is shown."""
         message.stop()
-        self.notify(f"{message.path.name}: {message.reason}", title="Picture", severity="error", markup=False)
+        words = f"{message.name}: {message.reason}" if message.name else message.reason
+        self.notify(words, title="Picture", severity="error", markup=False)
