@@ -109,8 +109,8 @@ Cells = Literal["sextant", "quadrant"]
 def draws_itself(identity: Identity) -> Cells | None:
     """The finest blocks that this terminal draws whatever the font has.
 
-    Seen: kitty 0.26 (sextants), alacritty 0.11 (quadrants only). Said: wezterm.org (custom_block_glyphs), foot (box-drawings),
-    ghostty (sprite font).
+    Seen with a font that has no sextants: kitty 0.26.5 and foot 1.13.1 draw them; alacritty 0.11 draws quadrants only; mlterm
+    3.9.0 and xterm 379 draw none. Said: wezterm.org/config/lua/config/custom_block_glyphs.html; ghostty's sprite font.
     """
     match identity.name:
         case "kitty" if identity.since(0, 26):

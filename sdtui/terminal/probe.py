@@ -188,7 +188,7 @@ def start_probe(environ: Mapping[str, str] = os.environ, reading: int = 0, writi
     `for_app`: what the user types is handed on to an app, not put back for the shell.
     """
     known = capabilities(writing, environ)
-    variables = {name: environ[name] for name in _VARIABLES if name in environ}
+    variables = {name: environ[name] if name != "STY" else "1" for name in _VARIABLES if name in environ}  # STY has a host's name
     why_not = _why_not(reading, writing)
     if why_not:
         return Probe(known, variables, None, why_not=why_not)

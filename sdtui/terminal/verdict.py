@@ -31,6 +31,7 @@ _ITERM2_SINCE: Final[dict[str, tuple[int, ...]]] = {
     "mintty": (2, 9),
 }
 _SIXEL: Final = 4
+_SCREEN: Final = "GNU screen passes no pictures on."
 _TRUECOLOR: Final = (
     "kitty",
     "foot",
@@ -177,7 +178,7 @@ def _kitty(report: Report, identity: Identity) -> _Judged:
     if report.capabilities.multiplexer == "tmux":
         return _kitty_in_tmux(report, identity)
     if report.capabilities.multiplexer == "screen":
-        return False, "GNU screen passes no pictures on.", True
+        return False, _SCREEN, True
     if answers.kitty_query is None:
         return _unanswered(report)
     if answers.kitty_query != "OK":
@@ -201,8 +202,10 @@ def _kitty_in_tmux(report: Report, identity: Identity) -> _Judged:
 
 
 def _iterm2(report: Report, identity: Identity) -> _Judged:
-    if report.capabilities.multiplexer:
-        return False, f"{report.capabilities.multiplexer} does not keep track of such pictures.", True
+    if report.capabilities.multiplexer == "tmux":
+        return False, "tmux does not keep track of such pictures.", True
+    if report.capabilities.multiplexer == "screen":
+        return False, _SCREEN, True
     if report.answers.iterm2_cell is not None:
         return True, "The terminal answers iTerm2's question for the size of a cell.", True
     if identity.name == "xterm.js" and _SIXEL in (report.answers.device_attributes or ()):
@@ -216,7 +219,7 @@ def _iterm2(report: Report, identity: Identity) -> _Judged:
 def _sixel(report: Report) -> _Judged:
     attributes = report.answers.device_attributes
     if report.capabilities.multiplexer == "screen":
-        return False, "GNU screen passes no pictures on.", True
+        return False, _SCREEN, True
     if attributes is None:
         return _unanswered(report)
     if _SIXEL not in attributes:
