@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import shutil
-import signal
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import Resize
 from textual.screen import Screen
 
 from sdtui.settings import Settings, SettingsError, nearest, save_setting
-from sdtui.terminal.parser import AnswerParser
-from sdtui.terminal.picture import CellSize
 from sdtui.terminal.probe import Probe
-from sdtui.terminal.verdict import choose, judge
 from sdtui.ui.bindings import key_text, unknown_ids
-from sdtui.ui.display import Display
-from sdtui.ui.driver import TerminalDriver
 from sdtui.ui.feed import Connect, Feed
 from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
+from sdtui.ui.terminal_app import TerminalApp
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
 
 _HERE: Final = Path(__file__).parent
@@ -33,7 +26,7 @@ _GC_THRESHOLDS: Final = (20_000, 10, 20)
 """Each frame makes thousands of short-lived strips; Python's 700 would collect several times a frame."""
 
 
-class SdtuiApp(App[None]):
+class SdtuiApp(TerminalApp[None]):
     """Stable Diffusion in the terminal."""
 
     TITLE = "sdtui"
@@ -67,10 +60,7 @@ class SdtuiApp(App[None]):
         """`probe`: what the terminal was asked; without one, pictures are drawn in half cells."""
         self._settings = settings
         self._complaints: list[str] = []
-        self._probe = probe
-        self.answers = probe.parser if probe is not None else AnswerParser(())
-        self.terminal_display = self._make_display()
-        super().__init__(driver_class=TerminalDriver)
+        super().__init__(probe=probe, image_protocol=settings.terminal.image_protocol)
         self._feed = Feed(connect or _connect_to_server)
         for entry in SCREENS:
             self.add_mode(entry.name, partial(self._make_screen, entry.name))
@@ -87,40 +77,6 @@ class SdtuiApp(App[None]):
             gc.unfreeze()
             gc.set_threshold(*thresholds)
             gc.enable()
-
-    # --- the terminal ----------------------------------------------------------------------------------------------
-
-    def _make_display(self) -> Display:
-        if self._probe is None:
-            return Display()
-        report = self._probe.report()
-        verdict = judge(report)
-        sink, complaint = choose(self._settings.terminal.image_protocol, verdict)
-        if complaint:
-            self._complaints.append(complaint)
-        return Display(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
-
-    def take_terminal(self) -> tuple[list[Any] | None, bytes]:
-        """For the driver: how the terminal was before it was asked, and what the user typed meanwhile; once."""
-        if self._probe is None:
-            return None, b""
-        return self._probe.hand_over(), self._probe.take_unread()
-
-    def answered_late(self) -> None:
-        """The terminal has said what it can show when the app was running already."""
-        if self._probe is None:
-            return
-        verdict = judge(self._probe.report())
-        sink, _ = choose(self._settings.terminal.image_protocol, verdict)
-        self.terminal_display.use(verdict, sink)
-
-    def on_resize(self, event: Resize) -> None:
-        """The window changed, or only its font."""
-        if event.pixel_size is not None and event.size.area:
-            width_px, height_px = event.pixel_size
-            self.terminal_display.set_cell(CellSize(width_px / event.size.width, height_px / event.size.height))
-        elif isinstance(self._driver, TerminalDriver):
-            self._driver.resized()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for themes that do not state them."""
@@ -148,9 +104,6 @@ class SdtuiApp(App[None]):
     def on_mount(self) -> None:
         """The first frame comes first, then the first keys, then the connection."""
         self.call_after_refresh(self.set_timer, FIRST_KEYS_S, self._start)
-        if not self.is_headless:
-            for number in (signal.SIGTERM, signal.SIGHUP):  # else pictures would stay in the terminal
-                asyncio.get_running_loop().add_signal_handler(number, self.exit)
 
     def _start(self) -> None:
         if not gc.isenabled():
@@ -161,6 +114,8 @@ class SdtuiApp(App[None]):
         for complaint in self._complaints:
             self.notify(complaint, title="Theme", severity="warning", timeout=15, markup=False)
         self._complaints.clear()
+        if self.picture_complaint:
+            self.notify(self.picture_complaint, title="Pictures", severity="warning", timeout=15, markup=False)
         for complaint in unknown_ids(self._settings.keymap):
             self.notify(complaint, title="Keymap", severity="warning", timeout=15, markup=False)
         self.run_worker(self._feed.run(), name="feed", exit_on_error=False)

@@ -1,0 +1,72 @@
+"""An app whose pictures are drawn by the terminal: the base of ours, and of any other that wants `LivePicture`.
+
+probe = start_probe()            # before the slow imports, if they are slow
+settle_colorterm(probe.collect(), os.environ)
+MyApp(probe=probe).run()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any, TypeVar
+
+from textual.app import App
+from textual.events import Resize
+
+from sdtui.terminal.parser import AnswerParser
+from sdtui.terminal.picture import CellSize
+from sdtui.terminal.probe import Probe
+from sdtui.terminal.verdict import choose, judge
+from sdtui.ui.display import Display
+from sdtui.ui.driver import TerminalDriver
+
+ReturnType = TypeVar("ReturnType")
+
+
+class TerminalApp(App[ReturnType]):
+    """Owns the display, and lets the driver have the terminal as the probe left it."""
+
+    def __init__(self, *, probe: Probe | None = None, image_protocol: str = "auto", **options: Any) -> None:
+        """`probe`: what the terminal was asked; without one, Textual draws pictures in half cells."""
+        self._probe = probe
+        self._image_protocol = image_protocol
+        self.answers = probe.parser if probe is not None else AnswerParser(())
+        self.picture_complaint = ""
+        """A sentence for the user where pictures are not drawn as wanted."""
+        self.terminal_display = self._make_display()
+        super().__init__(driver_class=TerminalDriver, **options)
+
+    def _make_display(self) -> Display:
+        if self._probe is None:
+            return Display()
+        report = self._probe.report()
+        verdict = judge(report)
+        sink, self.picture_complaint = choose(self._image_protocol, verdict)
+        return Display(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
+
+    def take_terminal(self) -> tuple[list[Any] | None, bytes]:
+        """For the driver: how the terminal was before it was asked, and what the user typed meanwhile; once."""
+        if self._probe is None:
+            return None, b""
+        return self._probe.hand_over(), self._probe.take_unread()
+
+    def answered_late(self) -> None:
+        """The terminal has said what it can show when the app was running already."""
+        if self._probe is not None:
+            verdict = judge(self._probe.report())
+            self.terminal_display.use(verdict, choose(self._image_protocol, verdict)[0])
+
+    def on_mount(self) -> None:
+        """End as when the user leaves, when told to from outside: else pictures would stay in the terminal."""
+        if not self.is_headless:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self.exit)
+
+    def on_resize(self, event: Resize) -> None:
+        """The window changed, or only its font."""
+        if event.pixel_size is not None and event.size.area:
+            width_px, height_px = event.pixel_size
+            self.terminal_display.set_cell(CellSize(width_px / event.size.width, height_px / event.size.height))
+        elif isinstance(self._driver, TerminalDriver):
+            self._driver.resized()
