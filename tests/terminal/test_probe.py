@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import termios
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,23 @@ def test_a_terminal_that_takes_no_output_is_not_waited_for():
         assert termios.tcgetattr(outside.slave) == outside.before
 
 
+def test_a_line_with_room_for_half_the_questions_gets_the_rest_later():
+    outside = Outside(answering(DA1))
+    own = os.open(os.ttyname(outside.slave), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(own, b"x" * 100)
+    os.close(own)
+    while not select.select([], [outside.slave], [], 0.05)[1]:
+        outside.received += os.read(outside.master, 64)
+    probe = probe_of(outside)
+    assert probe._unsent, "there was room for everything"
+    with outside:
+        assert probe.collect(PATIENT_S).complete
+        probe.finish()
+        assert outside.received.lstrip(b"x") == queries.questions(probe.report().capabilities, {}).text
+
+
 def test_a_window_without_a_size_is_asked_all_the_same():
     with Outside(answering(ANSWERS + DA1), size=(0, 0, 0, 0)) as outside:
         probe = probe_of(outside)
@@ -399,8 +418,6 @@ def test_a_real_tmux_shows_nothing_of_the_questions(tmp_path: Path):
 
 
 def _readable(descriptor: int) -> bool:
-    import select
-
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
