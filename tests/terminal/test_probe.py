@@ -214,9 +214,10 @@ def test_a_line_with_room_for_half_the_questions_gets_the_rest_later():
     with suppress(BlockingIOError):
         while True:
             os.write(own, b"x" * 100)
-    os.close(own)
     while not select.select([], [outside.slave], [], 0.05)[1]:
         outside.received += os.read(outside.master, 64)
+    os.write(own, b"x" * 200)
+    os.close(own)
     probe = probe_of(outside)
     assert probe._unsent, "there was room for everything"
     with outside:
