@@ -88,7 +88,7 @@ class KittySink(ImageSink):
     def show(self, frame: Frame, spot: Spot, *, budget_bytes: int | None) -> list[bytes]:
         """Send the pixels, and place them where they are not; see `ImageSink`."""
         check(frame, spot)
-        image = frame.image()
+        image = self._proportioned(frame.image(), spot)
         if budget_bytes is None:
             data = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
         else:
@@ -147,7 +147,8 @@ class KittySink(ImageSink):
         """The picture at the cursor. The terminal keeps it, and lets go of it when it scrolls out of its history."""
         spot = Spot(0, 0, columns, rows)
         check(frame, spot)
-        data, image = _Pixels.png(within(frame.image(), max(spot_px(spot, self.cell)))), next(_IDS)
+        picture = self._proportioned(frame.image(), spot)
+        data, image = _Pixels.png(within(picture, max(spot_px(spot, self.cell)))), next(_IDS)
         if self._in_tmux:
             parts = self._transmit(f"a=t,i={image}", data)
             parts.append(self._command(f"a=p,U=1,i={image},c={columns},r={rows}"))
@@ -160,6 +161,14 @@ class KittySink(ImageSink):
     def wanted_px(self, columns: int, rows: int) -> int:
         """The terminal enlarges: more than this is not sent while the picture forms."""
         return 64 if self._in_tmux or max(columns, rows * 2) <= 32 else 256
+
+    def _proportioned(self, image: Image, spot: Spot) -> Image:
+        """With placeholders a terminal keeps the picture's proportions, with a rim where the spot has others."""
+        if not self._in_tmux:
+            return image
+        width_px, height_px = spot_px(spot, self.cell)
+        scale = min(1.0, max(*image.size, _LEAST_PX) / max(width_px, height_px))
+        return resized(image, round(width_px * scale), round(height_px * scale))
 
     def _transmit(self, keys: str, data: _Pixels, *, repeat: str = "") -> list[bytes]:
         """The pixels in chunks. An edit's later chunks must repeat what they edit, or they become a frame of their own."""
