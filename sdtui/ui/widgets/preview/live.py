@@ -260,7 +260,7 @@ class LivePicture(Widget):
         sink, frame, before = self._own_sink(), self._frame, self._drawn
         if sink is None or frame is None:
             return
-        moved_only = before is not None and before[::2] == todo[::2]
+        moved_only = before is not None and before[::2] == todo[::2] and _same_size(before.view.spot, todo.view.spot)
         budget = None if todo.full else self._display.pacer.budget_bytes()
         if moved_only:
             parts = sink.place(todo.view.spot)
@@ -346,3 +346,7 @@ def _in_characters(frame: Frame, spot: Spot, kind: Kind, budget_bytes: int | Non
     """The picture in characters, and about how many bytes they take."""
     cells = to_cells(frame, spot.columns, spot.rows, kind, budget_bytes=budget_bytes)
     return cells, sum(len(row.ansi()) for row in cells.rows)
+
+
+def _same_size(one: Spot, other: Spot) -> bool:
+    return (one.columns, one.rows) == (other.columns, other.rows)
