@@ -7,7 +7,7 @@ Unicode 13, Symbols for Legacy Computing) show finer edges where the terminal or
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -151,12 +151,15 @@ def _glyph(bits: int, kind: Kind) -> str:
 class BlockSink(ImageSink):
     """Writes characters: works wherever there are colours, and keeps what it wrote for `place`."""
 
-    name: ClassVar[str] = "blocks"
-
     def __init__(self, kind: Kind = "half", cell: CellSize = USUAL_CELL) -> None:
         super().__init__(cell)
         self.kind: Kind = kind
         self._drawn: CellPicture | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Which characters."""
+        return self.kind
 
     def show(self, frame: Frame, spot: Spot, *, budget_bytes: int | None) -> list[bytes]:
         """Write the cells; see `ImageSink`."""

@@ -116,6 +116,7 @@ def judge(report: Report) -> Verdict:
         ways=judged,
         best=next((way.name for way in judged if way.usable), "half"),
         placement="placeholder" if inside_tmux else "classic",
+        layer="below" if _takes_pictures_below(identity) and not inside_tmux else "above",
         frames="edit" if answers.kitty_frame == "OK" and not inside_tmux else "swap",
         cell=cell,
         cell_from=cell_from,
@@ -127,6 +128,11 @@ def judge(report: Report) -> Verdict:
         sixel_limit_px=answers.sixel_limit_px,
         advice=advice(report, identity, colours),
     )
+
+
+def _takes_pictures_below(identity: Identity) -> bool:
+    """Seen right in kitty 0.41 and wrong in 0.26; others were not seen, and above the text is right everywhere."""
+    return identity.name == "kitty" and identity.since(0, 28)
 
 
 def choose(requested: str, verdict: Verdict) -> tuple[SinkName, str]:
