@@ -147,6 +147,7 @@ class KittySink(ImageSink):
         """The picture at the cursor. The terminal keeps it, and lets go of it when it scrolls out of its history."""
         spot = Spot(0, 0, columns, rows)
         check(frame, spot)
+        self._quiet = 2  # a command has ended before an answer comes, which would be typed into the shell
         picture = self._proportioned(frame.image(), spot)
         data, image = _Pixels.png(within(picture, max(spot_px(spot, self.cell)))), next(_IDS)
         if self._in_tmux:
