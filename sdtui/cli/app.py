@@ -18,6 +18,7 @@ from sdtui.text import safe_text
 COMMANDS: Final[dict[str, str]] = {
     "generate": "Make pictures from a prompt.",
     "jobs": "List the jobs, or say what happened in one.",
+    "view": "Show pictures in the terminal.",
     "meta": "Say how a picture was made.",
     "models": "List the models that can be used without a download.",
     "doctor": "Check this installation and say what to do.",

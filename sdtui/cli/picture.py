@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.style import Style
 
+from sdtui.cli.output import note
 from sdtui.terminal.picture import USUAL_CELL, CellSize, Frame, fit, read_picture
 
 if TYPE_CHECKING:
@@ -29,14 +30,16 @@ _MAX_ROWS: Final = 32
 class HalfCells:
     """A picture of two pixels a cell, for rich: as large as the terminal allows, its sides in proportion."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, size: tuple[int, int] | None = None) -> None:
+        """`size`: columns and rows, where they are known."""
         self._frame = frame
+        self._size = size
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         """Rows of half blocks."""
         from sdtui.terminal.blocks import to_cells
 
-        columns, rows = room_for(self._frame, options.max_width, console.size.height)
+        columns, rows = self._size or room_for(self._frame, options.max_width, console.size.height)
         for row in to_cells(self._frame, columns, rows).rows:
             for at, glyph in enumerate(row.glyphs):
                 yield Segment(glyph, Style(color=_colour(row.front, at), bgcolor=_colour(row.back, at)))
@@ -66,13 +69,41 @@ class Asked(NamedTuple):
 
 @contextmanager
 def asked_terminal(writing: int = 1) -> Iterator[Asked]:
-    """Ask the terminal; at the end its modes are as before, no answer is left in its input, and what was typed is put back."""
-    from sdtui.terminal.probe import start_probe
+    """Ask the terminal; at the end its modes are as before, no answer is left in its input, and what was typed is put back.
+
+    A command waits for late answers anyway, so it can as well go by them.
+    """
+    from sdtui.terminal.probe import PATIENCE_S, start_probe
     from sdtui.terminal.verdict import judge
 
-    with start_probe(os.environ, 0, writing, for_app=False) as probe:
-        report = probe.collect()
-        yield Asked(report, judge(report))
+    with _reading(writing) as reading:
+        probe = start_probe(os.environ, reading, writing, for_app=False)
+        try:
+            report = probe.collect(PATIENCE_S)
+            yield Asked(report, judge(report))
+        except BaseException:
+            probe.restore()
+            raise
+        echoes = (probe.unread or probe.parser.pending) and not probe.unread.endswith(b"\r")
+        lost = probe.finish().decode(errors="replace")
+        if echoes:
+            os.write(writing, b"\r\n")  # what was put back has been echoed, and a picture begins at the left
+        if lost:
+            note(f"What you typed meanwhile could not be put back: {lost}")
+
+
+@contextmanager
+def _reading(writing: int) -> Iterator[int]:
+    """Stdin; where that is something else, as in a loop over a list of files, the terminal that is written to."""
+    own = -1
+    if not os.isatty(0):
+        with suppress(OSError):
+            own = os.open(os.ttyname(writing), os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        yield own if own >= 0 else 0
+    finally:
+        if own >= 0:
+            os.close(own)
 
 
 def show_still(path: Path, console: Console) -> None:
