@@ -12,6 +12,9 @@ import msgspec
 
 from sdtui.bench.figures import Figure, as_table
 
+_ROUNDS_FOR_ONE_OF_PICTURES: Final = 5
+"""One round of pictures takes two minutes."""
+
 
 def _overhead(rounds: int) -> list[Figure]:
     from sdtui.bench.overhead import measure
@@ -45,12 +48,22 @@ def _live(rounds: int) -> list[Figure]:
     return [*measure_stall(session), *measure_first_step(session)]
 
 
+def _terminal(rounds: int) -> list[Figure]:
+    """Pictures: what frames cost, what the terminal holds, how long asking it takes, and whether they flicker."""
+    from sdtui.bench import flicker, picture_costs, pictures
+
+    few = max(1, rounds // _ROUNDS_FOR_ONE_OF_PICTURES)
+    figures = [*pictures.measure(few), *picture_costs.measure_memory(), *picture_costs.measure_probe(rounds)]
+    return [*figures, *flicker.measure(few)]
+
+
 BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {
     "overhead": (_overhead,),
     "start": (_start,),
     "stall": (_stall,),
     "first-step": (_first_step,),
-    "all": (_start, _live, _overhead),
+    "terminal": (_terminal,),
+    "all": (_start, _live, _overhead, _terminal),
 }
 
 
@@ -62,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Example: sdtui bench overhead --rounds 10 --json",
     )
     parser.add_argument("which", choices=BENCHES, help="what to measure")
-    parser.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="how often, 1 to 1000  [5]")
+    parser.add_argument(
+        "--rounds", type=_rounds, default=5, metavar="N", help="how often, 1 to 1000; pictures a fifth of that  [5]"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args(arguments)
     # Threads that wait by spinning make each other slow where other programs run, and the figures mere noise.
