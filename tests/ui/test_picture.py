@@ -177,7 +177,8 @@ async def test_a_picture_that_cannot_be_read_is_said_and_the_app_goes_on(tmp_pat
         await until(lambda: "[x].png: cannot identify" in running.toasts(), "toast")
 
 
-async def test_the_finished_picture_is_the_one_on_disk(tmp_path: Path) -> None:
+async def test_the_finished_picture_is_the_one_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLORTERM", "truecolor")
     path = tmp_path / "red.png"
     Image.new("RGB", (128, 128), (250, 10, 20)).save(path)
     async with stage() as running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -15,6 +15,9 @@ from sdtui.terminal.picture import Frame
 from sdtui.text import safe_text
 from sdtui.ui.feed import FeedFrame
 from sdtui.ui.widgets.preview.live import LivePicture
+
+if TYPE_CHECKING:
+    from sdtui.ui.widgets.preview.still import StillPicture
 
 _NOTHING_YET: Final = "The picture forms here.\nF5 starts."
 _WAITING: Final = "Waiting for the first step."
@@ -29,6 +32,7 @@ class Picture(Vertical):
         self.job: str | None = None
         """Only frames of this job are shown; the screen sets it."""
         self._live = LivePicture(id="live")
+        self._still: StillPicture | None = None
 
     def compose(self) -> ComposeResult:
         """The picture, and words where there is none yet."""
@@ -38,6 +42,7 @@ class Picture(Vertical):
     def clear(self, words: str = _NOTHING_YET) -> None:
         """Show words instead of a picture."""
         self._live.clear()
+        self._show_shades(None)
         label = self.query_one("#no-picture", Static)
         label.update(Content(words))
         label.set_class(False, "-wrong")
@@ -79,6 +84,7 @@ class Picture(Vertical):
         if not frame.is_whole:
             return
         self.set_class(False, "-empty")
+        self._show_shades(None)
         self._live.show_frame(frame)
         self._say(f"x0 · {event.method} · {event.width_px}×{event.height_px} px")
 
@@ -87,7 +93,20 @@ class Picture(Vertical):
         path = Path(event.path)
         self.set_class(False, "-empty")
         self._live.show_file(path)
+        self._show_shades(path)
         self._say(safe_text(path.name, limit=60))
+
+    def _show_shades(self, path: Path | None) -> None:
+        """Where there are too few colours for half cells, the finished picture in shades; None puts it away."""
+        wanted = path is not None and self.app.console.color_system in (None, "standard")
+        if wanted and self._still is None:
+            from sdtui.ui.widgets.preview.still import StillPicture
+
+            self._still = StillPicture(id="still")
+            self.mount(self._still)
+        if wanted and self._still is not None and path is not None:
+            self._still.show_file(path)
+        self.set_class(wanted, "-still")
 
     def _say(self, words: str) -> None:
         if self.border_subtitle != words:
