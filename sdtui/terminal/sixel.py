@@ -39,6 +39,8 @@ _LIVE: Final = (
 """From the finest to the smallest: width of a block of pixels, and colours. A block is one sixel high: less saves nothing."""
 _RUN_BYTES: Final = 8.5
 """A run of a colour and the gap before it, measured on previews; only guides where to begin."""
+_OCTREE_COLOURS: Final = 128
+"""From so many on, an octree and dither are nearer to the picture than a median cut, which loses rare bright colours."""
 _SLICE_BYTES: Final = 48_000
 _SYNC_BEGIN: Final = b"\x1b[?2026h"
 _SYNC_END: Final = b"\x1b[?2026l"
@@ -121,7 +123,8 @@ def _indexed(image: Image, colours: int, *, dither: bool = True) -> tuple[Indice
     import numpy
     from PIL import Image as Pictures
 
-    few = image.quantize(colours, method=Pictures.Quantize.MEDIANCUT)
+    method = Pictures.Quantize.FASTOCTREE if colours >= _OCTREE_COLOURS else Pictures.Quantize.MEDIANCUT
+    few = image.quantize(colours, method=method)
     if dither and image.width * image.height > colours:
         few = image.quantize(colours, palette=few, dither=Pictures.Dither.FLOYDSTEINBERG)
     return numpy.asarray(few), list(few.getpalette() or [])[: colours * 3]
