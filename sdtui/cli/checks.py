@@ -17,6 +17,7 @@ import psutil
 
 from sdtui import settings as paths
 from sdtui.checkpoint import CheckpointError, check_model_folder, resolve_model, shipped_model_dir
+from sdtui.cli.terminal import described
 from sdtui.server.client import server_running
 from sdtui.settings import Settings, SettingsError, load_settings
 from sdtui.terminal import capabilities
@@ -29,6 +30,8 @@ _LOW_DISK_BYTES: Final = 1 << 30
 _LOW_MEMORY_BYTES: Final = 1 << 30
 """The worker with the shipped model takes about 700 MB."""
 _NEEDED: Final = {"torch": "2.6", "diffusers": "0.42", "transformers": "5.6"}
+_OF_COLOURS: Final = ("24-bit", "COLORTERM", "NO_COLOR")
+"""What advice on colours speaks of."""
 _EXTRAS: Final = {"scipy": "the LMS scheduler and beta sigmas", "torchsde": "the DPM++ SDE scheduler"}
 _PROBE: Final = """
 import json, torch
@@ -172,20 +175,27 @@ def _server() -> Check:
 
 
 def _terminal() -> Iterator[Check]:
-    terminal = capabilities()
-    if not terminal.is_terminal:
+    """What it says when it is asked, and what to do where it could show more."""
+    if not capabilities().is_terminal:
         yield Check("terminal", "ok", "stdout is none; the app needs one, the other commands do not")
         return
-    multiplexer = f" in {terminal.multiplexer}" if terminal.multiplexer else ""
-    over = " over ssh" if terminal.over_ssh else ""
-    found = f"{terminal.width_cells}x{terminal.height_cells} cells, {terminal.program or terminal.term}{multiplexer}{over}"
-    small = terminal.width_cells < 80 or terminal.height_cells < 24
+    from sdtui.cli.picture import asked_terminal
+
+    with asked_terminal() as (report, verdict):
+        pass
+    known = report.capabilities
+    found = f"{known.width_cells}x{known.height_cells} cells, {described(known, verdict)}"
+    small = known.width_cells < 80 or known.height_cells < 24
     yield Check("terminal", "warning" if small else "ok", found, "The app wants at least 80x24 cells." if small else "")
-    few = terminal.colours != "truecolor"
-    advice = "If the terminal can show 24-bit colours, say so: export COLORTERM=truecolor (ssh does not pass it on by itself)."
-    yield Check("colours", "warning" if few else "ok", f"{terminal.colours} (by {terminal.colours_from})", advice if few else "")
-    plain = "" if terminal.utf8 else "Pictures and frames need UTF-8: export LANG=C.UTF-8"
-    yield Check("text", "ok" if terminal.utf8 else "warning", "UTF-8" if terminal.utf8 else "not UTF-8", plain)
+    best = verdict.way(verdict.best)
+    of_colours = [sentence for sentence in verdict.advice if any(word in sentence for word in _OF_COLOURS)]
+    of_text = [sentence for sentence in verdict.advice if "UTF-8" in sentence]
+    others = " ".join(sentence for sentence in verdict.advice if sentence not in (*of_colours, *of_text))
+    shown = f"{best.name}: {best.why}" if best.usable else f"cannot be drawn: {best.why}"
+    yield Check("pictures", "ok" if best.usable else "warning", shown, others)
+    few = verdict.colours != "truecolor"
+    yield Check("colours", "warning" if few else "ok", f"{verdict.colours} (by {verdict.colours_from})", " ".join(of_colours))
+    yield Check("text", "ok" if known.utf8 else "warning", "UTF-8" if known.utf8 else "not UTF-8", " ".join(of_text))
 
 
 def _device() -> Iterator[Check]:
