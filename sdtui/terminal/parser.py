@@ -50,6 +50,8 @@ _STRING_KINDS: Final[dict[StringKind, tuple[bytes, ...]]] = {
 }
 _STRING_ENDS: Final = re.compile(rb"\x1b\\|[\x00-\x1f]")
 """ST, or xterm's BEL; any other control breaks a string off."""
+_CSI_ENDS: Final = re.compile(rb"[@-~]|[\x00-\x1f]")
+"""Its final character; any control breaks a sequence off."""
 _SURE: Final = re.compile(rb"\x1b(?:\[[?>]\d|P[>01]?[|$]|P>|_G|\]1)")
 """Begun so, it is no key: with alt, keys are one character after ESC, and function keys have neither `?` nor `>`."""
 BATCH: Final[frozenset[Kind]] = frozenset({*_CSI_KINDS, *_STRING_KINDS} - {"graphics"})
@@ -69,7 +71,8 @@ class AnswerParser:
         """How many of the held bytes have been given back already, where a key may not wait."""
         self._paste_tail: bytes | None = None
         """The last bytes of the paste we are in."""
-        self._dropping = False
+        self._dropping: re.Pattern[bytes] | None = None
+        """What ends the nonsense that we are in."""
         self._sequences: list[bytes] = []
         self._raw_bytes = 0
         self._answered: set[tuple[Kind, bytes]] = set()
@@ -85,7 +88,7 @@ class AnswerParser:
     @property
     def pending(self) -> bool:
         """Whether something is held back: call `flush` when nothing more has come for a tenth of a second."""
-        return len(self._held) > self._given or self._dropping
+        return len(self._held) > self._given or self._dropping is not None
 
     @property
     def raw(self) -> bytes:
@@ -134,15 +137,15 @@ class AnswerParser:
     def flush(self) -> bytes:
         """Wait no longer for the rest of what is held: what may be keys comes back, half an answer does not."""
         held, self._held = self._held[self._given :], b""
-        self._given, self._dropping = 0, False
+        self._given, self._dropping = 0, None
         return b"" if _SURE.match(held) else held
 
     def _step(self, data: bytes, start: int, kept: bytearray, given: int) -> int:
         """One sequence, or all up to the next; where to go on."""
         if self._paste_tail is not None:
             return self._through_paste(data, start, kept)
-        if self._dropping:
-            return self._drop(data, start)
+        if self._dropping is not None:
+            return self._drop(data, start, self._dropping)
         escape = data.find(b"\x1b", start)
         if escape != start:
             stop = len(data) if escape < 0 else escape
@@ -177,22 +180,26 @@ class AnswerParser:
         self._paste_tail = None
         return stop
 
-    def _drop(self, data: bytes, start: int) -> int:
+    def _drop(self, data: bytes, start: int, ends: re.Pattern[bytes]) -> int:
         """Past the rest of an answer that is too long to be one."""
-        end = _STRING_ENDS.search(data, start)
+        end = ends.search(data, start)
         if end is None:
             return len(data)
         if end[0] == b"\x1b" and end.end() == len(data):  # the other half of ST may follow
             self._held = b"\x1b"
             return len(data)
-        self._dropping = False
-        return end.end() if end[0] in (b"\x1b\\", b"\x07") else end.start()
+        self._dropping = None
+        whole = end[0] in (b"\x1b\\", b"\x07") or end[0] >= b"@"
+        return end.end() if whole else end.start()
 
     def _hold(self, data: bytes, start: int, kept: bytearray, given: int) -> int:
         """Keep what has begun. Where it need not be an answer, and none is due, it is given back at once all the same."""
         begun = data[start:]
         if len(begun) > _HELD_BYTES:
-            kept += begun
+            if _SURE.match(begun):
+                self._dropping = _CSI_ENDS
+            else:
+                kept += begun
             return len(data)
         self._held = begun
         due = bool(not self.done or self._waiting.total())
@@ -224,7 +231,7 @@ class AnswerParser:
         end = _STRING_ENDS.search(data, start + 1)
         if end is None or (end[0] == b"\x1b" and end.end() == len(data)):
             if len(data) - start > _HELD_BYTES:
-                self._dropping = True
+                self._dropping = _STRING_ENDS
                 self._held = data[end.start() :] if end is not None else b""
             else:
                 self._held = data[start:]

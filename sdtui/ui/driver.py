@@ -92,8 +92,8 @@ class TerminalDriver(LinuxDriver):
                     self._pass_on(parser.feed(text))
                 self._pass_on(parser.tick())
                 keys = self._read(selector)
-        except OSError:
-            pass  # the terminal is gone
+        except OSError:  # the terminal is gone, and nobody can leave the app any more
+            self._call(self._app.exit)
         finally:
             selector.close()
 

@@ -222,3 +222,11 @@ def test_an_answer_without_meaning_is_taken_out_and_means_nothing(nonsense):
     parser = AnswerParser()
     assert parser.feed(nonsense + b"k") == b"k"
     parser.answers()
+
+
+def test_an_answer_of_megabytes_is_dropped_and_the_keys_behind_it_are_kept() -> None:
+    parser = AnswerParser()
+    flood = b"before\x1b[?62" + b";4" * (1 << 20) + b"cafter"
+    kept = b"".join(parser.feed(flood[start : start + 4096]) for start in range(0, len(flood), 4096))
+    assert kept == b"beforeafter"
+    assert not parser.pending

@@ -209,9 +209,12 @@ def test_a_resized_window_and_another_font_keep_the_pictures_proportions(
 
 
 @pytest.mark.parametrize("personality", [pytest.param(KITTY, id="kitty"), pytest.param(TMUX, id="tmux")])
-def test_a_killed_app_leaves_no_picture_in_the_terminal(tmp_path: Path, personality: Personality) -> None:
-    with demo(tmp_path, personality) as stage:
+def test_a_killed_app_leaves_no_picture_in_the_terminal(
+    tmp_path: Path, personality: Personality, tmux_in_kitty: dict[str, str]
+) -> None:
+    with demo(tmp_path, personality, environment=tmux_in_kitty) as stage:
         stage.until_shown(CELLS)
+        assert stage.terminal.look().images_held == 2
         stage.terminal.process.send_signal(signal.SIGTERM)
         stage.terminal.wait_for_end(DEADLINE_S)
         assert stage.terminal.look().images_held == 0
