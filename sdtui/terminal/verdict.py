@@ -266,7 +266,7 @@ def _colours(report: Report, identity: Identity) -> tuple[Colours, str]:
 
 
 def _cell(report: Report) -> tuple[CellSize | None, str]:
-    """The size of a cell by whoever knows it best; None where nobody does."""
+    """The size of a cell by whoever knows it best; None where nobody does. A window may have a margin beside its cells."""
     known, answers = report.capabilities, report.answers
     columns, rows = known.width_cells, known.height_cells
     found: list[tuple[float, float, str]] = []
@@ -274,8 +274,8 @@ def _cell(report: Report) -> tuple[CellSize | None, str]:
         found.append((*answers.cell_px, "CSI 16 t"))
     if columns and rows:
         if answers.window_px is not None:
-            found.append((answers.window_px[0] / columns, answers.window_px[1] / rows, "CSI 14 t"))
-        found.append((known.width_px / columns, known.height_px / rows, "TIOCGWINSZ"))
+            found.append((answers.window_px[0] // columns, answers.window_px[1] // rows, "CSI 14 t"))
+        found.append((known.width_px // columns, known.height_px // rows, "TIOCGWINSZ"))
     if answers.iterm2_cell is not None:
         width, height, scale = answers.iterm2_cell
         found.append((width * scale, height * scale, "OSC 1337"))

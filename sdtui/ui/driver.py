@@ -139,7 +139,7 @@ class TerminalDriver(LinuxDriver):
                 self._call(self._display.set_cell, CellSize(event.width_px, event.height_px))
             case WindowSizeAnswer():
                 columns, rows = self._get_terminal_size()
-                self._call(self._display.set_cell, CellSize(event.width_px / columns, event.height_px / rows))
+                self._call(self._display.set_cell, CellSize(event.width_px // columns, event.height_px // rows))
 
     def _call(self, function: Any, *arguments: Any) -> None:
         if not self._loop.is_closed():
@@ -159,9 +159,12 @@ class TerminalDriver(LinuxDriver):
             self.write("\x1b[16t")
 
     def _tell_cell_size(self) -> bool:
-        """By the kernel, which the terminal or sshd has told; False where it does not know."""
+        """By the kernel, which the terminal or sshd has told; False where it does not know.
+
+        Rounded down: a window whose size is no whole number of cells has a margin.
+        """
         rows, columns, width_px, height_px = window_size(self.fileno)
-        if not (rows and columns and width_px and height_px):
+        if not (rows and columns and width_px >= columns and height_px >= rows):
             return False
-        self._display.set_cell(CellSize(width_px / columns, height_px / rows))
+        self._display.set_cell(CellSize(width_px // columns, height_px // rows))
         return True

@@ -65,8 +65,8 @@ class TerminalApp(App[ReturnType]):
 
     def on_resize(self, event: Resize) -> None:
         """The window changed, or only its font."""
-        if event.pixel_size is not None and event.size.area:
+        if event.pixel_size is not None and event.size.area and min(event.pixel_size) >= max(event.size):
             width_px, height_px = event.pixel_size
-            self.terminal_display.set_cell(CellSize(width_px / event.size.width, height_px / event.size.height))
+            self.terminal_display.set_cell(CellSize(width_px // event.size.width, height_px // event.size.height))
         elif isinstance(self._driver, TerminalDriver):
             self._driver.resized()
