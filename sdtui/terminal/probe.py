@@ -2,7 +2,7 @@
 
     probe = start_probe(os.environ, 0, 1)   # a millisecond: the questions are on their way
     ...                                     # slow imports
-    report = probe.collect()                # at most 0.3 s after the asking
+    report = probe.collect()                # at most 0.29 s after the asking
     app.run(typed=probe.take_unread())      # what the user typed meanwhile is the app's
 
 What the user types is never lost, no answer is left in the input, and nothing here raises or waits for a terminal that is
@@ -25,7 +25,7 @@ from sdtui.terminal.parser import AnswerParser
 from sdtui.terminal.queries import Questions, questions
 from sdtui.terminal.report import Report, Tmux
 
-DEADLINE_S: Final = 0.3
+DEADLINE_S: Final = 0.29
 """An answer over a line to the other side of the earth takes about as long."""
 PATIENCE_S: Final = 1.0
 """How long after the asking a command still takes in answers, so that they are not typed into the shell."""

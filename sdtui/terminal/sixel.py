@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sdtui.terminal.picture import CellSize, Frame, Spot
-from sdtui.terminal.sink import ImageSink, at, check, resized, row_slices, spot_px
+from sdtui.terminal.sink import ImageSink, at, check, resized, row_slices, spot_px, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +37,7 @@ _LIVE: Final = (
     (128, 8),
 )
 """From the finest to the smallest: width of a block of pixels, and colours. A block is one sixel high: less saves nothing."""
+_SAMPLE_PX: Final = 64
 _RUN_BYTES: Final = 8.5
 """A run of a colour and the gap before it, measured on previews; only guides where to begin."""
 _OCTREE_COLOURS: Final = 128
@@ -108,7 +109,7 @@ def live_sixels(image: Image, size_px: tuple[int, int], budget_bytes: int, regis
     for number, (block_px, colours) in enumerate(_LIVE):
         last = number == len(_LIVE) - 1
         columns = max(1, -(-width_px // block_px))
-        blocks, palette = _indexed(resized(image, columns, bands), min(colours, LIVE_COLOURS, registers), dither=False)
+        blocks, palette = _live_indexed(resized(image, columns, bands), min(colours, LIVE_COLOURS, registers))
         runs = int(numpy.count_nonzero(numpy.diff(blocks, axis=1))) + bands
         if not last and runs * _RUN_BYTES > budget_bytes * 1.5:
             continue
@@ -118,14 +119,24 @@ def live_sixels(image: Image, size_px: tuple[int, int], budget_bytes: int, regis
     raise AssertionError("the last level is always taken")
 
 
-def _indexed(image: Image, colours: int, *, dither: bool = True) -> tuple[Indices, list[int]]:
+def _live_indexed(image: Image, colours: int) -> tuple[Indices, list[int]]:
+    """As `_indexed`, without dithering. Pillow stops the whole process while it looks for colours: it is given few pixels."""
+    import numpy
+    from PIL import Image as Pictures
+
+    few = within(image, _SAMPLE_PX).quantize(colours, method=Pictures.Quantize.MEDIANCUT)
+    mapped = image.quantize(colours, palette=few, dither=Pictures.Dither.NONE)
+    return numpy.asarray(mapped), list(few.getpalette() or [])[: colours * 3]
+
+
+def _indexed(image: Image, colours: int) -> tuple[Indices, list[int]]:
     """The picture in at most so many colours: indices (H, W), and the palette as R, G, B, R, ... from 0 to 255."""
     import numpy
     from PIL import Image as Pictures
 
     method = Pictures.Quantize.FASTOCTREE if colours >= _OCTREE_COLOURS else Pictures.Quantize.MEDIANCUT
     few = image.quantize(colours, method=method)
-    if dither and image.width * image.height > colours:
+    if image.width * image.height > colours:
         few = image.quantize(colours, palette=few, dither=Pictures.Dither.FLOYDSTEINBERG)
     return numpy.asarray(few), list(few.getpalette() or [])[: colours * 3]
 
