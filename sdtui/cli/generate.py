@@ -58,7 +58,7 @@ def generate(
     directory = _checked_output(output, settings)
     from sdtui.cli.screen import Screen  # rich is imported when there is something to show
 
-    screen = Screen(json=json, verbose=verbose, preview=preview)
+    screen = Screen(json=json, verbose=verbose, preview=preview, image_protocol=settings.terminal.image_protocol)
     submit = Submit(
         job=new_job_id(),
         params=params,

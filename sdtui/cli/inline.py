@@ -1,4 +1,4 @@
-"""Pictures at the cursor of the terminal that stdout leads to, in one of the ways it knows."""
+"""Pictures at the cursor of a terminal, in one of the ways it knows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from sdtui.cli.picture import Asked, HalfCells, chosen_sink, room_for
 from sdtui.terminal.capabilities import window_size
@@ -39,8 +39,9 @@ _COLOURS: Final = {"16": "standard", "256": "256"}
 class Inline:
     """Draws pictures one below the other. Each method writes at once, and raises `BrokenPipeError` when the terminal is gone."""
 
-    def __init__(self, asked: Asked, requested: str = "auto") -> None:
-        """`requested`: `auto` or the name of a way."""
+    def __init__(self, asked: Asked, requested: str = "auto", file: IO[str] | None = None) -> None:
+        """`requested`: `auto` or the name of a way. `file` leads to the terminal that was asked; None is stdout."""
+        self._file = sys.stdout if file is None else file
         self._verdict = asked.verdict
         self._sink, self.complaint = chosen_sink(requested, asked.verdict)
         """A sentence, where it is drawn in another way than wanted."""
@@ -62,12 +63,12 @@ class Inline:
     @property
     def columns(self) -> int:
         """How wide the terminal is now."""
-        return window_size(1)[1] or _USUAL_SIZE[0]
+        return window_size(self._file.fileno())[1] or _USUAL_SIZE[0]
 
     @property
     def rows(self) -> int:
         """How high it is."""
-        return window_size(1)[0] or _USUAL_SIZE[1]
+        return window_size(self._file.fileno())[0] or _USUAL_SIZE[1]
 
     def room(self, width_px: int, height_px: int, columns: int | None = None, rows: int | None = None) -> tuple[int, int]:
         """Columns and rows for a picture of this shape, within these limits and the screen."""
@@ -112,11 +113,25 @@ class Inline:
     def _send(self, data: bytes) -> None:
         """Write all of it; when the user interrupts, end what was begun."""
         try:
-            _write(data)
+            self._write(data)
         except KeyboardInterrupt:
             rest = b"".join(self._sink.abort()) if self._sink is not None else b""
-            _write(_CUT + rest + b"\r\x1b[J")
+            self._write(_CUT + rest + b"\r\x1b[J")
             raise
+
+    def _write(self, data: bytes) -> None:
+        """At once and whole, also where another program has left the terminal in a mode that does not wait."""
+        self._file.flush()
+        descriptor = self._file.fileno()
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:
+                select.select([], [descriptor], [])
+            except OSError as error:
+                if error.errno == errno.EIO:  # the terminal was hung up
+                    raise BrokenPipeError from error
+                raise
 
 
 def _name(sink: ImageSink | None) -> str:
@@ -125,18 +140,3 @@ def _name(sink: ImageSink | None) -> str:
     if sink is None:
         return "half"
     return sink.kind if isinstance(sink, BlockSink) else sink.name
-
-
-def _write(data: bytes) -> None:
-    """To stdout, at once and whole, also where another program has left it in a mode that does not wait."""
-    sys.stdout.flush()
-    descriptor = sys.stdout.fileno()
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
-        except OSError as error:
-            if error.errno == errno.EIO:  # the terminal was hung up
-                raise BrokenPipeError from error
-            raise

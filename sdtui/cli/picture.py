@@ -106,21 +106,18 @@ def _reading(writing: int) -> Iterator[int]:
             os.close(own)
 
 
-def show_still(path: Path, console: Console) -> None:
+def show_still(path: Path, console: Console, requested: str = "auto") -> None:
     """Print a finished picture on stderr's terminal; one that cannot be read is passed over, as its path is the result."""
+    from sdtui.cli.inline import Inline
+
     try:
         frame = read_picture(path)
     except (OSError, ValueError):
         return
     with asked_terminal(console.file.fileno()) as asked:
-        sink, _ = chosen_sink("auto", asked.verdict)
-    if sink is None:
-        console.print(HalfCells(frame))
-        return
-    columns, rows = room_for(frame, console.size.width, console.size.height, sink.cell)
-    console.file.flush()
-    console.file.buffer.write(sink.inline(frame, columns, rows))  # type: ignore[attr-defined]
-    console.file.flush()
+        inline = Inline(asked, requested, console.file)
+    if not inline.cannot:
+        inline.draw(frame, *inline.room(frame.width_px, frame.height_px))
 
 
 def chosen_sink(requested: str, verdict: Verdict) -> tuple[ImageSink | None, str]:

@@ -22,7 +22,8 @@ _PREVIEWS_PER_S: Final = 8.0
 class Screen:
     """The reporters of one run, and what is shown at its end."""
 
-    def __init__(self, *, json: bool, verbose: bool, preview: bool | None) -> None:
+    def __init__(self, *, json: bool, verbose: bool, preview: bool | None, image_protocol: str = "auto") -> None:
+        self._image_protocol = image_protocol
         self._console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
         shares_terminal = self._console.is_terminal and sys.stdout.isatty()
         live = self._console.is_terminal and not self._console.is_dumb_terminal and not (json and shares_terminal)
@@ -48,7 +49,7 @@ class Screen:
         bar.close()
         if isinstance(end, JobFinished):
             if self.pictures and end.images:
-                show_still(Path(end.images[-1]), self._console)
+                show_still(Path(end.images[-1]), self._console, self._image_protocol)
             note(f"{count_noun(len(end.images), 'picture')} in {format_seconds(end.elapsed_s)}.")
         results.close()
 

@@ -48,7 +48,7 @@ def view(
     settings = settings_or_error()
     if image_protocol is not None:
         settings = with_image_protocol(settings, image_protocol)
-    if not json and not sys.stdout.isatty():
+    if sys.stdout is None or not (json or sys.stdout.isatty()):
         raise CommandError(
             f"stdout is {_kind_of_stdout()}, and pictures are drawn with control sequences of a terminal; "
             "let stdout lead to one, or ask for the facts alone with --json.",
@@ -61,10 +61,9 @@ def view(
 
 
 def _kind_of_stdout() -> str:
-    try:
-        mode = os.fstat(sys.stdout.fileno()).st_mode
-    except (OSError, ValueError):
+    if sys.stdout is None:
         return "closed"
+    mode = os.fstat(sys.stdout.fileno()).st_mode
     return next((name for test, name in _KINDS if test(mode)), "no terminal")
 
 
