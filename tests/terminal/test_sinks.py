@@ -258,7 +258,9 @@ def test_nothing_is_left_in_the_terminal_after_the_end(name: str) -> None:
     feed(screen, sink.close())
     assert (screen.images_held, screen.bytes_held, len(screen.kitty.placements.all)) == (0, 0, 0)
     assert not np.asarray(screen.picture()).any()
-    assert sink.close() == [] and sink.place(SPOT) == []
+    assert sink.place(SPOT) == []
+    feed(screen, sink.close())
+    assert screen.images_held == 0
     assert screen.finish() == []
 
 
@@ -373,6 +375,21 @@ def test_a_picture_that_ends_on_the_last_row_does_not_scroll_the_screen(name: st
     for _ in range(3):
         show(sink, screen, photo(), Spot(0, 10, 64, 29), 60_000)
     assert screen.text().startswith("top")
+
+
+@pytest.mark.parametrize(("name", "down"), [("half", 2), ("quadrant", 2), ("sextant", 3)])
+def test_every_pattern_of_a_cells_parts_has_its_character(name: str, down: int) -> None:
+    across = 1 if name == "half" else 2
+    for bits in range(1 << across * down):
+        parts = np.array([bits >> part & 1 for part in range(across * down)], bool).reshape(down, across)
+        pattern = np.where(parts[..., None], (200, 180, 20), (30, 40, 90)).astype(np.uint8)
+        screen = screen_for(name, 2, 2)
+        show(MAKERS[name](), screen, Image.fromarray(pattern, "RGB"), Spot(0, 0, 1, 1))
+        cell = np.asarray(seen(screen, Spot(0, 0, 1, 1)))
+        middles = cell[[17 * (2 * row + 1) // (2 * down) for row in range(down)]][
+            :, [8 * (2 * n + 1) // (2 * across) for n in range(across)]
+        ]
+        assert np.array_equal(middles, pattern), f"{bits:b}"
 
 
 def test_iterm2_gets_jpeg() -> None:
