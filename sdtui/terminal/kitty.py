@@ -27,7 +27,7 @@ CHUNK: Final = 4096
 """The most base64 in one command."""
 BELOW_BACKGROUNDS: Final = -1_073_741_825
 """Just below INT32_MIN / 2: under cells whose background is not the default one."""
-_LIVE: Final = ((256, 256), (192, 256), (128, 128), (64, 0), (48, 0), (32, 0), (16, 0), (8, 0))
+_LIVE: Final = ((256, 256), (192, 256), (128, 256), (64, 0), (48, 0), (32, 0), (16, 0), (8, 0))
 """From the best to the smallest: longer side in pixels, and colours of its palette, 0 for all 24 bits."""
 _LEAST_PX: Final = 64
 """A terminal that enlarges smoothly lets half a pixel at the edges fade; below this, that would be seen."""
@@ -36,6 +36,7 @@ _LEAST_BLOCKY_PX: Final = 256
 _LIVE_LIMIT_BYTES: Final = 64_000
 _TMUX_LIMIT_BYTES: Final = 24_000
 """tmux drops what its client does not take in time; small frames come through."""
+_PLACEHOLDER_BYTES: Final = 8
 _RGB, _PNG = 24, 100
 
 
@@ -72,6 +73,10 @@ class KittySink(ImageSink):
         self._wrap = passthrough if in_tmux else untouched
         self._quiet = 2 if in_tmux else 1  # tmux would type the answer into the program
         self._image: int | None = None
+        self._replaced: int | None = None
+        """The image before: the command that frees it is the last of many, and is not sent when the end comes before."""
+        self._unfinished = ""
+        """What ends the transmission that was begun last, if it was cut."""
         self._size_px = (0, 0)
         self._spot: Spot | None = None
 
@@ -92,7 +97,9 @@ class KittySink(ImageSink):
         if budget_bytes is None:
             data = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
         else:
-            limit = _TMUX_LIMIT_BYTES if self._in_tmux else _LIVE_LIMIT_BYTES
+            limit = _LIVE_LIMIT_BYTES
+            if self._in_tmux:  # a new image for each frame, so the characters that stand for it go again
+                limit, budget_bytes = _TMUX_LIMIT_BYTES, budget_bytes - spot.columns * spot.rows * _PLACEHOLDER_BYTES
             data = _live(image, min(budget_bytes, limit), self._least_px)
         if self._edits and self._image is not None and data.size_px == self._size_px:
             parts = self._transmit(f"a=f,r=1,i={self._image},X=1", data, repeat=f"a=f,r=1,i={self._image}")
@@ -101,10 +108,9 @@ class KittySink(ImageSink):
 
     def _swap(self, data: _Pixels, spot: Spot) -> list[bytes]:
         """A new image over the old one, which goes when the new one is there: nothing flickers."""
-        old, self._image, self._size_px = self._image, next(_IDS), data.size_px
-        parts = self._transmit(f"a=t,i={self._image}", data)
-        parts += self.place(spot)
-        return [*parts, self._command(f"a=d,d=I,i={old}")] if old is not None else parts
+        self._replaced, self._image, self._size_px = self._image, next(_IDS), data.size_px
+        parts = [*self._transmit(f"a=t,i={self._image}", data), *self.place(spot)]
+        return [*parts, self._free(self._replaced)] if self._replaced is not None else parts
 
     def place(self, spot: Spot) -> list[bytes]:
         """Move the picture, or, with placeholders, write them again; the pixels are in the terminal already."""
@@ -130,18 +136,21 @@ class KittySink(ImageSink):
 
     def abort(self) -> list[bytes]:
         """An empty last chunk: the terminal would take the next command for one."""
-        return [self._wrap(b"\x1b_Gm=0,q=2\x1b\\")]
+        return [self._command(f"{self._unfinished}m=0", quiet=2)]
 
     def close(self) -> list[bytes]:
         """Free the image."""
-        if self._image is None:
-            return []
-        image, self._image, self._spot = self._image, None, None
-        return [self._command(f"a=d,d=I,i={image}")]
+        images = [image for image in (self._replaced, self._image) if image is not None]
+        self._image = self._replaced = self._spot = None
+        return [self._free(image) for image in images]
+
+    def _free(self, image: int) -> bytes:
+        """Freeing what is not there does nothing."""
+        return self._command(f"a=d,d=I,i={image}")
 
     def forget(self) -> None:
         """The next frame is sent as a new image."""
-        self._image = self._spot = None
+        self._image = self._replaced = self._spot = None
 
     def inline(self, frame: Frame, columns: int, rows: int) -> bytes:
         """The picture at the cursor. The terminal keeps it, and lets go of it when it scrolls out of its history."""
@@ -175,14 +184,10 @@ class KittySink(ImageSink):
         """The pixels in chunks. An edit's later chunks must repeat what they edit, or they become a frame of their own."""
         text = base64.b64encode(data.payload)
         chunks = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)] or [b""]
-        parts = []
-        for number, chunk in enumerate(chunks):
-            more = int(number < len(chunks) - 1)
-            first = f"{keys},{data.keys},m={more}"
-            if number == 0:
-                parts.append(self._command(first, chunk))
-            else:  # kitty complains of each chunk; once is enough
-                parts.append(self._command(f"{repeat},m={more}".lstrip(","), chunk, quiet=2))
+        self._unfinished = f"{repeat}," if repeat else ""
+        parts = [self._command(f"{keys},{data.keys},m={int(len(chunks) > 1)}", chunks[0])]
+        for number, chunk in enumerate(chunks[1:], start=2):  # kitty complains of each chunk; once is enough
+            parts.append(self._command(f"{self._unfinished}m={int(number < len(chunks))}", chunk, quiet=2))
         return parts
 
     def _command(self, keys: str, payload: bytes = b"", *, quiet: int | None = None) -> bytes:

@@ -23,7 +23,8 @@ class Burst:
     """The parts of one picture on their way to the terminal."""
 
     def __init__(self, parts: Sequence[bytes], written: Callable[[], None], *, divisible: bool, last: bytes = b"") -> None:
-        """`written` is called in the writer's thread after the last part; `divisible`: parts may be left out at any point.
+        """`written` is called in the writer's thread after the last part; `divisible`: parts may be left out, all of them
+        too: whoever made them does not believe that the terminal has them.
 
         `last` is always written, such as the question that the terminal answers when it has the rest.
         """
@@ -51,9 +52,9 @@ class Burst:
         self._written()
 
     def drop(self, *, by_force: bool = False) -> bool:
-        """Leave out what was not taken yet, unless that leaves half a picture in the terminal; whether it does now."""
+        """Leave out what was not taken yet, if parts may be left out or must be; whether half a picture is in the terminal."""
         half = self._begun and not self._divisible and bool(self._parts)
-        if not half or by_force:
+        if self._divisible or by_force:
             self._parts.clear()
         return half and by_force
 

@@ -96,6 +96,14 @@ def test_in_the_middle_only_a_picture_in_independent_parts_is_left_out(line: Lin
     assert line.read(len(rest)) == rest
 
 
+def test_a_picture_that_the_terminal_is_to_hold_is_sent_even_if_it_lost_its_place(line: Line) -> None:
+    picture, _ = burst(b"[1]", b"[2]", divisible=False)
+    line.writer.draw(picture)
+    line.writer.drop(picture)
+    line.writer.start()
+    assert line.read(6) == b"[1][2]"
+
+
 def test_at_the_end_everything_is_left_out_and_the_cut_is_told(line: Line) -> None:
     begun, _ = burst(b"[1]", b"[2]", divisible=False)
     waiting, _ = burst(b"[3]", divisible=False)
