@@ -129,4 +129,6 @@ def chosen_sink(requested: str, verdict: Verdict) -> tuple[ImageSink | None, str
     name, complaint = choose(requested, verdict)
     sink = make_sink(name, verdict, verdict.cell or USUAL_CELL)
     few_colours = isinstance(sink, BlockSink) and verdict.colours != "truecolor"
+    if few_colours and requested == name != "half":
+        complaint = f"{name.capitalize()} cells need 24-bit colours, half cells are shown."
     return (None if few_colours else sink), complaint

@@ -148,18 +148,17 @@ def _show_cards(asked: Asked, requested: str | None) -> None:
     from sdtui.cli.inline import Inline
 
     ways = [requested] if requested is not None else [way.name for way in asked.verdict.ways if way.usable]
-    if not ways:
+    drawn_by = [Inline(asked, way) for way in ways]
+    if requested is None:  # where there are few colours, finer cells become half cells
+        drawn_by = [inline for inline, way in zip(drawn_by, ways, strict=True) if inline.name == way]
+    if not drawn_by or drawn_by[0].cannot:
         note("No test card can be drawn here.")
-    for number, way in enumerate(ways):
-        inline = Inline(asked, way)
-        if inline.cannot:
-            note(f"No test card can be drawn here: {inline.cannot}")
-            return
-        if inline.complaint:
-            note(inline.complaint)
-        if number == 0:
-            inline.say()
-            inline.say("A good card: smooth ramps, even lines without patterns, text that can be read, a red boat at sea.")
+        return
+    if drawn_by[0].complaint:
+        note(drawn_by[0].complaint)
+    drawn_by[0].say()
+    drawn_by[0].say("A good card: smooth ramps, even lines without patterns, text that can be read, a red boat at sea.")
+    for inline in drawn_by:
         _show_card(inline)
 
 

@@ -12,12 +12,11 @@ from fcntl import ioctl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from rich.console import Console
 
 from sdtui.cli.log import log_lines
 from sdtui.cli.output import table
-from sdtui.cli.picture import HalfCells, can_show, fit
+from sdtui.cli.picture import HalfCells, can_show, room_for
 from sdtui.cli.progress import LiveReporter, Pace, describe
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
@@ -32,6 +31,7 @@ from sdtui.protocol import (
     WorkerDied,
 )
 from sdtui.terminal import capabilities
+from sdtui.terminal.picture import CellSize, Frame
 from sdtui.text import is_safe
 
 FACT = TensorFact("latents", (1, 4, 16, 16), "float32", 0.1, 1.0)
@@ -131,19 +131,26 @@ def drawn(screen: Console) -> str:
 
 
 def test_a_cell_shows_the_upper_pixel_in_front_and_the_lower_behind() -> None:
-    image = Image.new("RGB", (1, 2))
-    image.putpixel((0, 0), (255, 0, 0))
-    image.putpixel((0, 1), (0, 0, 255))
     screen = console(width=1, height=5)
-    screen.print(HalfCells(image), end="")
+    screen.print(HalfCells(Frame(1, 2, bytes([255, 0, 0, 0, 0, 255]))), end="")
     assert "38;2;255;0;0" in drawn(screen) and "48;2;0;0;255" in drawn(screen)
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 300), st.integers(2, 200))
-def test_a_fitted_picture_stays_inside_and_has_whole_cells(width: int, height: int, columns: int, rows_px: int) -> None:
-    fitted_width, fitted_height = fit((width, height), columns, rows_px // 2 * 2)
-    assert 1 <= fitted_width <= columns
-    assert 2 <= fitted_height <= rows_px and fitted_height % 2 == 0
+def test_of_few_colours_the_nearest_are_taken() -> None:
+    screen = console(width=8, height=8, colours="256")
+    screen.print(HalfCells(Frame(1, 1, bytes([255, 0, 0])), (3, 2)), end="")
+    assert "38;5;196" in drawn(screen) and drawn(screen).count("▀") == 6
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 200), st.floats(4, 30), st.floats(4, 60))
+def test_a_picture_leaves_room_for_the_prompt_and_keeps_its_proportions(
+    width_px: int, height_px: int, columns: int, rows: int, cell_width: float, cell_height: float
+) -> None:
+    wide, high = room_for(Frame(width_px, height_px, b""), columns, rows, CellSize(cell_width, cell_height))
+    assert 1 <= wide <= columns and 1 <= high <= max(1, rows - 4)
+    nearest_columns = high * cell_height * width_px / height_px / cell_width
+    nearest_rows = wide * cell_width * height_px / width_px / cell_height
+    assert abs(wide - nearest_columns) <= 1 + nearest_columns / high or abs(high - nearest_rows) <= 1 + nearest_rows / wide
 
 
 def test_pictures_need_colours_and_utf_8() -> None:
