@@ -14,8 +14,6 @@ from typing import Self
 
 from PIL import Image
 
-from .waiting import wait_for
-
 WIDTH_PX, HEIGHT_PX = 1400, 1000
 # The XWD format's header (X11/XWDFile.h): its size, then these fields of four bytes, most significant first.
 WIDTH, HEIGHT, BYTES_PER_LINE, COLOURS = 4, 5, 12, 19
@@ -28,21 +26,10 @@ class Display:
     def __init__(self, width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> None:
         self._directory = tempfile.mkdtemp(prefix="sdtui-x-")
         reader, writer = os.pipe()
-        screen = f"{width_px}x{height_px}x24"
+        screen = ["-screen", "0", f"{width_px}x{height_px}x24", "-fbdir", self._directory, "-nocursor"]
+        # Without -noreset the server starts afresh when its last client leaves, and turns away who comes meanwhile.
         self._server = subprocess.Popen(
-            [
-                "Xvfb",
-                "-displayfd",
-                str(writer),
-                "-screen",
-                "0",
-                screen,
-                "-fbdir",
-                self._directory,
-                "-nocursor",
-                "-nolisten",
-                "tcp",
-            ],
+            ["Xvfb", "-displayfd", str(writer), *screen, "-noreset", "-nolisten", "tcp"],
             pass_fds=[writer],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -68,14 +55,11 @@ class Display:
         return done.stdout
 
     def window(self, window_class: str) -> str:
-        """The id of the window of this class, once there is one that can be seen."""
+        """The id of the window of this class; empty while there is none to be seen."""
         search = ["xdotool", "search", "--onlyvisible", "--class", window_class]
         environment = {**os.environ, "DISPLAY": self.name}
-
-        def found() -> str:
-            return subprocess.run(search, env=environment, capture_output=True, text=True, check=False).stdout.strip()
-
-        return wait_for(found, f"a window of {window_class}", 60).split()[-1]
+        found = subprocess.run(search, env=environment, capture_output=True, text=True, check=False).stdout.split()
+        return found[-1] if found else ""
 
     def __enter__(self) -> Self:
         return self

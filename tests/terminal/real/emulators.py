@@ -54,7 +54,9 @@ class Emulator:
                 stderr=(self.directory / "stderr").open("wb"),
                 start_new_session=True,
             )
+            wait_for(lambda: self.ended() or self.display.window(self.window_class), f"a window of {self.name}", 60)
             self.window = self.display.window(self.window_class)
+            assert self.window, f"{self.name} ended at once: {(self.directory / 'stderr').read_text()}"
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -201,6 +203,7 @@ class Kitty(Emulator):
             "update_check_interval": "0",
             "confirm_os_window_close": "0",
             "cursor_blink_interval": "0",
+            "placement_strategy": "top-left",
         }
         options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
         return ["kitty", "--config", "NONE", *options, *program]
@@ -212,7 +215,6 @@ class Alacritty(Emulator):
     name = "alacritty"
     tools = ("alacritty",)
     window_class = "Alacritty"
-    zoom_key = "ctrl+plus"
     environment: ClassVar[Mapping[str, str]] = {"LIBGL_ALWAYS_SOFTWARE": "1", "WINIT_X11_SCALE_FACTOR": "1"}
 
     def command(self, program: list[str], columns: int, rows: int) -> list[str]:

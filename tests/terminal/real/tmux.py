@@ -67,6 +67,8 @@ class Tmux:
 class TmuxInside(Emulator):
     """An emulator that runs tmux, which runs the command; a subclass also names the emulator."""
 
+    # Until the window is resized, tmux tells its programs nothing of another font.
+    zoom_key = ""
     settings: ClassVar[tuple[str, ...]] = ("set -g status off", "set -as terminal-features ',*:RGB'")
 
     def command(self, program: list[str], columns: int, rows: int) -> list[str]:
