@@ -20,7 +20,7 @@ from sdtui.checkpoint import CheckpointError, check_model_folder, resolve_model,
 from sdtui.cli.terminal import described
 from sdtui.server.client import server_running
 from sdtui.settings import Settings, SettingsError, load_settings
-from sdtui.terminal import capabilities
+from sdtui.terminal.capabilities import capabilities
 from sdtui.text import format_bytes, safe_text
 
 State = Literal["ok", "warning", "wrong"]

@@ -10,7 +10,6 @@ import msgspec
 from sdtui.cli.output import EXIT_BAD_INPUT, CommandError, complain
 from sdtui.settings import ImageProtocol, Settings, SettingsError, load_settings, nearest
 from sdtui.terminal.probe import start_probe
-from sdtui.terminal.verdict import settle_colorterm
 
 PROTOCOLS: Final[tuple[str, ...]] = get_args(ImageProtocol)
 
@@ -35,7 +34,11 @@ def start_app(image_protocol: str | None = None) -> int:
     try:
         from sdtui.ui.app import SdtuiApp
 
-        settle_colorterm(probe.collect(), os.environ)
+        probe.wait()
+        if "COLORTERM" not in os.environ:
+            from sdtui.terminal.verdict import settle_colorterm
+
+            settle_colorterm(probe.report(), os.environ)
         app = SdtuiApp(settings, probe=probe)
         app.run()
     finally:

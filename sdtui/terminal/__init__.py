@@ -1,10 +1,9 @@
-"""What this terminal can show, found out by asking it. Knows no Textual."""
+"""What this terminal can show, found out by asking it, and pictures drawn as it can. Knows no Textual.
 
-from __future__ import annotations
+    with start_probe() as probe:                        # sdtui.terminal.probe
+        verdict = judge(probe.collect())                # sdtui.terminal.verdict
+    sink = make_sink(verdict.best, verdict, verdict.cell or USUAL_CELL)   # sdtui.terminal.sinks, .picture
+    sys.stdout.buffer.write(sink.inline(read_picture(path), 64, 30))      # sdtui.terminal.picture
 
-from sdtui.terminal.capabilities import Capabilities, capabilities
-from sdtui.terminal.probe import Probe, start_probe
-from sdtui.terminal.report import Report
-from sdtui.terminal.verdict import Verdict, choose, judge, settle_colorterm
-
-__all__ = ["Capabilities", "Probe", "Report", "Verdict", "capabilities", "choose", "judge", "settle_colorterm", "start_probe"]
+Nothing is imported here: the probe runs before the first frame of an app, and what it does not need would cost time.
+"""

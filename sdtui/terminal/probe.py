@@ -16,14 +16,15 @@ import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from sdtui.terminal.capabilities import Capabilities, capabilities
-from sdtui.terminal.inside_tmux import ask_tmux
 from sdtui.terminal.line import Line, is_foreground, may_push_back
 from sdtui.terminal.parser import AnswerParser
 from sdtui.terminal.queries import Questions, questions
-from sdtui.terminal.report import Report, Tmux
+
+if TYPE_CHECKING:
+    from sdtui.terminal.report import Report, Tmux
 
 DEADLINE_S: Final = 0.29
 """An answer over a line to the other side of the earth takes about as long."""
@@ -79,16 +80,22 @@ class Probe:
 
     def collect(self, deadline_s: float = DEADLINE_S) -> Report:
         """What the terminal said, at the latest so long after the asking."""
+        self.wait(deadline_s)
+        return self.report()
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> None:
+        """Wait for the answers until so long after the asking; `report` says what came."""
         try:
             self._read_until(self._asked_at + deadline_s)
             self._wipe_print()
         except BaseException:
             self.restore()
             raise
-        return self.report()
 
     def report(self) -> Report:
         """What is known by now."""
+        from sdtui.terminal.report import Report  # late, as nothing of it is needed for the first frame of an app
+
         return Report(
             capabilities=self._known,
             variables=self._variables,
@@ -195,7 +202,7 @@ def start_probe(environ: Mapping[str, str] = os.environ, reading: int = 0, writi
     batch = questions(known, variables)
     if not batch.text:
         return Probe(known, variables, None, why_not=batch.why_not)
-    tmux = ask_tmux(environ) if known.multiplexer == "tmux" else None
+    tmux = _ask_tmux(environ) if known.multiplexer == "tmux" else None
     line = Line(reading, writing)
     if not line.quiet():
         line.close()
@@ -213,6 +220,12 @@ def start_probe(environ: Mapping[str, str] = os.environ, reading: int = 0, writi
         probe.restore()
         raise
     return probe
+
+
+def _ask_tmux(environ: Mapping[str, str]) -> Tmux | None:
+    from sdtui.terminal.inside_tmux import ask_tmux
+
+    return ask_tmux(environ)
 
 
 def _why_not(reading: int, writing: int) -> str:

@@ -8,14 +8,16 @@ simple terminals print it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from sdtui.terminal.answers import FRAME_ID, PLACEHOLDER_ID, QUERY_ID
 from sdtui.terminal.capabilities import Capabilities
 from sdtui.terminal.parser import Kind
-from sdtui.terminal.report import Tmux
+
+if TYPE_CHECKING:
+    from sdtui.terminal.report import Tmux
 
 NAME: Final = b"\x1b[>q"
 ATTRIBUTES: Final = b"\x1b[c"

@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
-from sdtui.terminal.blocks import BlockSink, Kind
 from sdtui.terminal.pacing import LOST_S, Pacer
 from sdtui.terminal.picture import USUAL_CELL, CellSize
-from sdtui.terminal.sink import ImageSink
-from sdtui.terminal.sinks import make_sink
 from sdtui.terminal.writer import Burst, TerminalWriter
 
 if TYPE_CHECKING:
+    from sdtui.terminal.blocks import Kind
+    from sdtui.terminal.sink import ImageSink
     from sdtui.terminal.verdict import SinkName, Verdict
 
 _ASK: Final = b"\x1b[5n"
@@ -38,15 +37,17 @@ class Shown(Protocol):
 class Display:
     """One for each app. All but `answered` and `stop` belong to the event loop."""
 
-    def __init__(self, verdict: Verdict | None = None, sink: SinkName = "half", *, latency_s: float | None = None) -> None:
-        """Without a verdict nothing is known of the terminal, and Textual draws pictures in half cells."""
-        self._verdict = verdict
-        self._sink: SinkName = sink
-        self.cell = verdict.cell or USUAL_CELL if verdict is not None else USUAL_CELL
-        self.pacer = Pacer(latency_s=latency_s)
+    def __init__(self) -> None:
+        """Nothing is known of the terminal yet, and Textual draws pictures in half cells."""
+        self._verdict: Verdict | None = None
+        self._sink: SinkName = "half"
+        self.cell = USUAL_CELL
+        self._told_cell: CellSize | None = None
+        """By the kernel, or by the terminal while the app runs: newer than what the probe heard."""
+        self.pacer = Pacer()
         self.expect_answer: Callable[[], None] = lambda: None
         """Called before each question, so that the input side takes the answer for one."""
-        self._acknowledges = verdict is not None and verdict.acknowledges
+        self._acknowledges = False
         self._losses = 0
         self._writer: TerminalWriter | None = None
         self._shown: WeakSet[Shown] = WeakSet()
@@ -76,9 +77,11 @@ class Display:
         """A sink of its own for a picture; None where only Textual can draw, as with few colours."""
         if self._writer is None or self._verdict is None:
             return None
-        sink = make_sink(self._sink, self._verdict, self.cell)
-        if isinstance(sink, BlockSink) and self._verdict.colours != "truecolor":
+        from sdtui.terminal.sinks import make_sink
+
+        if self._sink in ("half", "quadrant", "sextant") and self._verdict.colours != "truecolor":
             return None
+        sink = make_sink(self._sink, self._verdict, self.cell)
         self._sinks.append(sink)
         return sink
 
@@ -96,8 +99,8 @@ class Display:
     async def turn(self) -> AsyncIterator[None]:
         """Wait until the line may carry a frame; one picture at a time."""
         async with self._turn:
-            while (wait_s := self.pacer.wait_s()) > 0:  # noqa: ASYNC110  (the pacer knows when, nobody tells)
-                await asyncio.sleep(wait_s)
+            # Whoever had the turn before waited for the answer, so nothing is in flight and the time can only pass.
+            await asyncio.sleep(self.pacer.wait_s())
             yield
 
     def burst(
@@ -169,14 +172,18 @@ class Display:
         self._writer = writer
         for sink in self._sinks:
             sink.forget()
-        if self._acknowledges:
-            asyncio.get_running_loop().call_soon(self._measure)
+        self._ask_first()
         self._tell_pictures()
 
-    def _measure(self) -> None:
+    def _ask_first(self) -> None:
         """One question without a picture: the round trip."""
-        _, done = self.burst([])
-        self._measuring = asyncio.ensure_future(self.settle(done))
+        if self._acknowledges and self._writer is not None:
+            self._measuring = asyncio.get_running_loop().create_task(self._measure())
+
+    async def _measure(self) -> None:
+        async with self._turn:
+            _, done = self.burst([])
+            await self.settle(done)
 
     def stop(self) -> None:
         """The terminal is given away: leave no picture in it, and no answer for the shell. Blocks for a moment."""
@@ -211,20 +218,23 @@ class Display:
 
     def set_cell(self, cell: CellSize) -> None:
         """The cells have another size, as after a change of the font."""
+        self._told_cell = cell
         if cell != self.cell:
             self.cell = cell
             for sink in self._sinks:
                 sink.cell = cell
             self._tell_pictures()
 
-    def use(self, verdict: Verdict, sink: SinkName) -> None:
-        """The terminal answered late: now it is known what it can show."""
+    def use(self, verdict: Verdict, sink: SinkName, *, latency_s: float | None = None) -> None:
+        """It is known what the terminal can show. `latency_s`: how long it took to answer."""
         for old in self._sinks:
             self.command(old.close())
         self._sinks.clear()
         self._verdict, self._sink = verdict, sink
         self._acknowledges = verdict.acknowledges
-        self.cell = verdict.cell or self.cell
+        self.cell = self._told_cell or verdict.cell or self.cell
+        self.pacer = Pacer(latency_s=latency_s)  # what was learnt so far was how quickly bytes were written, not read
+        self._ask_first()
         self._tell_pictures()
 
     def _tell_pictures(self) -> None:

@@ -125,7 +125,7 @@ class TerminalDriver(LinuxDriver):
             self._take_answer(event)
         if complete:
             self._waits_for_batch = False
-            self._call(self._app.answered_late)  # type: ignore[attr-defined]
+            self._call(self._app.judge_terminal)  # type: ignore[attr-defined]
         return keys
 
     def _take_answer(self, event: Event) -> None:

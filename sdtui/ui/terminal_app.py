@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from textual.app import App
 from textual.events import Resize
 
 from sdtui.terminal.parser import AnswerParser
 from sdtui.terminal.picture import CellSize
-from sdtui.terminal.probe import Probe
-from sdtui.terminal.verdict import choose, judge
 from sdtui.ui.display import Display
 from sdtui.ui.driver import TerminalDriver
+
+if TYPE_CHECKING:
+    from sdtui.terminal.probe import Probe
 
 ReturnType = TypeVar("ReturnType")
 
@@ -34,16 +35,8 @@ class TerminalApp(App[ReturnType]):
         self.answers = probe.parser if probe is not None else AnswerParser(())
         self.picture_complaint = ""
         """A sentence for the user where pictures are not drawn as wanted."""
-        self.terminal_display = self._make_display()
+        self.terminal_display = Display()
         super().__init__(driver_class=TerminalDriver, **options)
-
-    def _make_display(self) -> Display:
-        if self._probe is None:
-            return Display()
-        report = self._probe.report()
-        verdict = judge(report)
-        sink, self.picture_complaint = choose(self._image_protocol, verdict)
-        return Display(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
 
     def take_terminal(self) -> tuple[list[Any] | None, bytes]:
         """For the driver: how the terminal was before it was asked, and what the user typed meanwhile; once."""
@@ -51,16 +44,22 @@ class TerminalApp(App[ReturnType]):
             return None, b""
         return self._probe.hand_over(), self._probe.take_unread()
 
-    def answered_late(self) -> None:
-        """The terminal has said what it can show when the app was running already."""
-        if self._probe is not None:
-            verdict = judge(self._probe.report())
-            self.terminal_display.use(verdict, choose(self._image_protocol, verdict)[0])
+    def judge_terminal(self) -> None:
+        """Draw pictures as the terminal has said that it can: after the first frame, and again when it says more, late."""
+        if self._probe is None:
+            return
+        from sdtui.terminal.verdict import choose, judge
+
+        report = self._probe.report()
+        verdict = judge(report)
+        sink, self.picture_complaint = choose(self._image_protocol, verdict)
+        self.terminal_display.use(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
 
     def on_mount(self) -> None:
-        """End as when the user leaves, when told to from outside: else pictures would stay in the terminal."""
+        """Judge the terminal when the first frame is out. End as when the user leaves, when told to from outside."""
+        self.call_after_refresh(self.judge_terminal)
         if not self.is_headless:
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGHUP):  # pictures would stay in the terminal
                 asyncio.get_running_loop().add_signal_handler(number, self.exit)
 
     def on_resize(self, event: Resize) -> None:

@@ -30,7 +30,7 @@ from sdtui.protocol import (
     TensorFact,
     WorkerDied,
 )
-from sdtui.terminal import capabilities
+from sdtui.terminal.capabilities import capabilities
 from sdtui.terminal.picture import CellSize, Frame
 from sdtui.text import is_safe
 

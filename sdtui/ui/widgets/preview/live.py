@@ -80,6 +80,8 @@ class LivePicture(Widget):
         self._version = 0
         self._path: Path | None = None
         self._drawn: Drawn | None = None
+        self._held: Drawn | None = None
+        """What the sink drew last, which is older where characters took its place meanwhile."""
         self._damaged = True
         """Whether something else was written over the sink's cells since they were drawn."""
         self._cells: CellPicture | None = None
@@ -108,7 +110,7 @@ class LivePicture(Widget):
 
     def clear(self) -> None:
         """Show nothing."""
-        self._path = self._frame = self._cells = self._drawn = None
+        self._path = self._frame = self._cells = self._drawn = self._held = None
         self._take_away()
         self.refresh()
 
@@ -176,7 +178,7 @@ class LivePicture(Widget):
 
     def _lose(self) -> None:
         """What the sink drew is not there any more."""
-        self._drawn = None
+        self._drawn = self._held = None
         self._damaged = True
         if self._burst is not None:
             self._display.drop(self._burst)
@@ -260,19 +262,22 @@ class LivePicture(Widget):
         sink, frame, before = self._own_sink(), self._frame, self._drawn
         if sink is None or frame is None:
             return
-        moved_only = before is not None and before[::2] == todo[::2] and _same_size(before.view.spot, todo.view.spot)
+        moved_only = self._held is not None and _same_picture(self._held, todo)
         budget = None if todo.full else self._display.pacer.budget_bytes()
         if moved_only:
             parts = sink.place(todo.view.spot)
         else:
             parts = await asyncio.to_thread(sink.show, frame, todo.view.spot, budget_bytes=budget)
         if not sink.lies_below_text and self._view() != todo.view:
-            return  # it would be drawn over something else; the loop looks again
+            # It would be drawn over something else. The sink believes that it is sent, so it begins anew; the loop looks again.
+            self._display.command(sink.close())
+            self._held, self._on_screen = None, False
+            return
         if self._sink is not sink:
             return
         newly_placed = self._damaged or before is None or before.view != todo.view
         self._damaged, self._on_screen = False, True
-        self._drawn = todo
+        self._drawn = self._held = todo
         self._burst, done = self._display.burst(parts, divisible=sink.is_divisible, live=not self._still)
         if newly_placed and sink.lies_below_text:
             self.refresh()  # the cells before it are emptied
@@ -348,5 +353,7 @@ def _in_characters(frame: Frame, spot: Spot, kind: Kind, budget_bytes: int | Non
     return cells, sum(len(row.ansi()) for row in cells.rows)
 
 
-def _same_size(one: Spot, other: Spot) -> bool:
-    return (one.columns, one.rows) == (other.columns, other.rows)
+def _same_picture(one: Drawn, other: Drawn) -> bool:
+    """Whether two differ in nothing but the place on the screen."""
+    before, now = one.view.spot, other.view.spot
+    return one[::2] == other[::2] and (before.columns, before.rows) == (now.columns, now.rows)
