@@ -92,9 +92,10 @@ def root(
     """Stable Diffusion in the terminal. Without a command it starts the app."""
     if ctx.invoked_subcommand is not None:
         return None
-    if sys.stdout.isatty() and sys.stdin.isatty():
-        from sdtui.cli.start import start_app
+    from sdtui.cli.start import check_protocol, start_app
 
+    check_protocol(image_protocol)
+    if sys.stdout.isatty() and sys.stdin.isatty():
         return start_app(image_protocol)
     output.note(f"No terminal for the app: making one image of {DEFAULT_PROMPT!r} instead. See sdtui generate --help.")
     from sdtui.cli.generate import generate

@@ -9,7 +9,7 @@ import typer
 
 from sdtui.cli.checks import Check, all_checks
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, CommandError, note, result, result_json
-from sdtui.cli.start import PROTOCOLS, unknown_protocol
+from sdtui.cli.start import check_protocol
 from sdtui.cli.terminal import examine
 from sdtui.text import count_noun
 
@@ -45,8 +45,7 @@ def doctor(
 
     Example: sdtui doctor --terminal
     """
-    if image_protocol is not None and image_protocol not in PROTOCOLS:
-        raise CommandError(unknown_protocol(image_protocol), EXIT_BAD_INPUT)
+    check_protocol(image_protocol)
     if save is not None and replay is not None:
         raise CommandError("--save and --replay: a saved report need not be saved again; give one of them.", EXIT_BAD_INPUT)
     if terminal or image_protocol is not None or save is not None or replay is not None:

@@ -48,15 +48,15 @@ def start_app(image_protocol: str | None = None) -> int:
 
 def with_image_protocol(settings: Settings, name: str) -> Settings:
     """The settings with this way to draw pictures. Raises `CommandError` for an unknown one."""
-    if name not in PROTOCOLS:
-        raise CommandError(unknown_protocol(name), EXIT_BAD_INPUT)
+    check_protocol(name)
     terminal = msgspec.structs.replace(settings.terminal, image_protocol=name)
     return msgspec.structs.replace(settings, terminal=terminal)
 
 
-def unknown_protocol(name: str) -> str:
-    """What to say to a `--image-protocol` that there is not."""
-    return f"--image-protocol: {name!r} is not known; {nearest(name, PROTOCOLS)}"
+def check_protocol(name: str | None) -> None:
+    """Raises `CommandError` for a `--image-protocol` that there is not; None is none given."""
+    if name is not None and name not in PROTOCOLS:
+        raise CommandError(f"--image-protocol: {name!r} is not known; {nearest(name, PROTOCOLS)}", EXIT_BAD_INPUT)
 
 
 def start() -> int:

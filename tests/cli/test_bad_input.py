@@ -166,3 +166,9 @@ def test_debug_shows_the_traceback_and_only_then(cli: Cli) -> None:
     done = cli.run("--debug", "generate", "cat", "--steps", "0")
     assert done.returncode == 2
     assert "Traceback" in done.stderr and done.stderr.rstrip().endswith("it is 0.")
+
+
+@pytest.mark.parametrize("command", [[], ["doctor"], ["view", "a.png"]])
+def test_an_unknown_image_protocol_is_named_with_the_nearest_known_one(refused: Refused, command: list[str]) -> None:
+    said = refused(*command, "--image-protocol", "sixl")
+    assert "--image-protocol: 'sixl' is not known; did you mean 'sixel'?" in said
