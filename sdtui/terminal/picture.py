@@ -65,14 +65,6 @@ def fit(width_px: int, height_px: int, columns: int, rows: int, cell: CellSize =
     return max(1, min(columns, wide)), max(1, min(rows, high))
 
 
-def prepare_pictures() -> None:
-    """Load the imaging libraries, which takes a fifth of a second, before the first frame needs them."""
-    import numpy  # noqa: F401
-    from PIL import Image
-
-    Image.init()
-
-
 def read_picture(path: Path, limit_px: int = 1024) -> Frame:
     """A picture file as RGB, reduced to at most `limit_px` on its longer side. Raises `OSError`, `ValueError`."""
     from PIL import Image

@@ -29,3 +29,12 @@ def make_sink(name: SinkName, verdict: Verdict, cell: CellSize) -> ImageSink:
             return SixelSink(cell, registers=registers, synchronized=verdict.synchronized)
         case _:
             return BlockSink(name, cell)
+
+
+def prepare(name: SinkName) -> None:
+    """Load the imaging libraries that this way needs, which takes a tenth of a second each, before the first frame does."""
+    from PIL import Image
+
+    Image.init()
+    if name in ("sixel", "quadrant", "sextant"):
+        import numpy  # noqa: F401

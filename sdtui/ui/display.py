@@ -35,7 +35,7 @@ class Shown(Protocol):
 
 
 class Display:
-    """One for each app. All but `answered` and `stop` belong to the event loop."""
+    """One for each app. All but `answered`, `prepare` and `stop` belong to the event loop."""
 
     def __init__(self) -> None:
         """Nothing is known of the terminal yet, and Textual draws pictures in half cells."""
@@ -68,6 +68,12 @@ class Display:
     def asks_for_sizes(self) -> bool:
         """Whether the terminal answered when it was asked how large its cells are."""
         return self._verdict is not None and self._verdict.cell_from == "CSI 16 t"
+
+    def prepare(self) -> None:
+        """Load what encoding needs. Takes tenths of a second: call it in a thread."""
+        from sdtui.terminal.sinks import prepare
+
+        prepare(self._sink)
 
     def add(self, picture: Shown) -> None:
         """Tell `picture` when something changes."""

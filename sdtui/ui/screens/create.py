@@ -19,7 +19,6 @@ from textual.widgets import Static
 from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
 from sdtui.protocol import Cancel, LoadModel, ModelInfo, PreviewOptions, Submit, new_job_id
 from sdtui.settings import Settings, history_path, output_dir
-from sdtui.terminal.picture import prepare_pictures
 from sdtui.text import count_noun, format_bytes
 from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
@@ -132,7 +131,7 @@ class CreateScreen(Screen[None]):
     async def start(self) -> None:
         """The first frame is out: make the form, and count tokens already while the worker starts."""
         await self.form.mount_rows()
-        await asyncio.to_thread(prepare_pictures)
+        await asyncio.to_thread(self.picture.prepare)
         folder = await asyncio.to_thread(_local_tokenizer, self.settings.general.model)
         if folder is not None and self.model is None:
             self._count_with(folder)

@@ -119,6 +119,10 @@ class LivePicture(Widget):
         sink = self._own_sink()
         return max(_LEAST_PX, sink.wanted_px(columns, rows) if sink is not None else min(512, columns, rows * 2))
 
+    def prepare(self) -> None:
+        """Load what drawing needs. Takes tenths of a second: call it in a thread, before the first frame comes."""
+        self._display.prepare()
+
     def line_figures(self) -> tuple[int, float] | None:
         """Bytes a frame and frames a second that went to the terminal lately; None where none did."""
         return self._display.figures()

@@ -69,6 +69,10 @@ class Picture(Vertical):
         """The longer side of previews that this box can make use of."""
         return self._live.wanted_px(self.content_size.width, self.content_size.height)
 
+    def prepare(self) -> None:
+        """Load what drawing needs, in a thread."""
+        self._live.prepare()
+
     def line_figures(self) -> tuple[int, float] | None:
         """Bytes a frame and frames a second that went to the terminal lately."""
         return self._live.line_figures()
