@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import struct
 import time
 from typing import Any, BinaryIO, Final, Literal, cast
@@ -528,5 +527,7 @@ def as_json(message: Message) -> bytes:
 
 def new_job_id(now: float | None = None) -> str:
     """A job's name: the UTC time and four random hex digits, so names sort by age and can be typed."""
+    import secrets  # late: it brings hashlib along, and an app that starts needs no job id
+
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
     return f"{stamp}-{secrets.token_hex(2)}"

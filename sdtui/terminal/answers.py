@@ -117,24 +117,22 @@ def _iterm2_cell(match: re.Match[str]) -> tuple[float, float, float] | None:
     return width, height, scale[0] if scale else 1.0
 
 
-_FORMS: Final[tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], Any]], ...]] = tuple(
-    (field, re.compile(pattern), read)
-    for field, pattern, read in (
-        ("secondary", r"\x1b\[>([\d;]*)c", lambda match: _numbers(match[1])),
-        ("name", r"\x1bP>\|([^\x1b]*)", lambda match: match[1]),
-        ("cell_px", rf"\x1b\[6;{_NUMBER};{_NUMBER}t", _swapped),
-        ("window_px", rf"\x1b\[4;{_NUMBER};{_NUMBER}t", _swapped),
-        ("synchronized", r"\x1b\[\?2026;(\d)\$y", lambda match: int(match[1])),
-        ("sgr", r"\x1bP1\$r([^\x1b]*)m\x1b", lambda match: match[1]),
-        ("sgr", r"\x1bP[02]?\$r()", lambda match: match[1]),
-        ("foreground", r"\x1b\]10;([^\x1b\x07]*)", _rgb),
-        ("background", r"\x1b\]11;([^\x1b\x07]*)", _rgb),
-        ("sixel_registers", rf"\x1b\[\?1;0;{_NUMBER}S", lambda match: int(match[1])),
-        ("sixel_limit_px", rf"\x1b\[\?2;0;{_NUMBER};{_NUMBER}S", lambda match: (int(match[1]), int(match[2]))),
-        ("iterm2_cell", r"\x1b\]1337;ReportCellSize=([^\x1b\x07]*)", _iterm2_cell),
-        ("status", r"\x1b\[0n", lambda _: True),
-    )
+_FORMS: Final[tuple[tuple[str, str, Callable[[re.Match[str]], Any]], ...]] = (
+    ("secondary", r"\x1b\[>([\d;]*)c", lambda match: _numbers(match[1])),
+    ("name", r"\x1bP>\|([^\x1b]*)", lambda match: match[1]),
+    ("cell_px", rf"\x1b\[6;{_NUMBER};{_NUMBER}t", _swapped),
+    ("window_px", rf"\x1b\[4;{_NUMBER};{_NUMBER}t", _swapped),
+    ("synchronized", r"\x1b\[\?2026;(\d)\$y", lambda match: int(match[1])),
+    ("sgr", r"\x1bP1\$r([^\x1b]*)m\x1b", lambda match: match[1]),
+    ("sgr", r"\x1bP[02]?\$r()", lambda match: match[1]),
+    ("foreground", r"\x1b\]10;([^\x1b\x07]*)", _rgb),
+    ("background", r"\x1b\]11;([^\x1b\x07]*)", _rgb),
+    ("sixel_registers", rf"\x1b\[\?1;0;{_NUMBER}S", lambda match: int(match[1])),
+    ("sixel_limit_px", rf"\x1b\[\?2;0;{_NUMBER};{_NUMBER}S", lambda match: (int(match[1]), int(match[2]))),
+    ("iterm2_cell", r"\x1b\]1337;ReportCellSize=([^\x1b\x07]*)", _iterm2_cell),
+    ("status", r"\x1b\[0n", lambda _: True),
 )
+"""Compiled when they are first needed, by `re` itself."""
 _DA1: Final = re.compile(r"\x1b\[\?([\d;]*)c")
 _CURSOR: Final = re.compile(rf"\x1b\[\?{_NUMBER};{_NUMBER}(?:;\d+)?R")
 
@@ -159,7 +157,7 @@ def read_answers(sequences: Iterable[bytes]) -> Answers:
 
 def _read_form(text: str, found: dict[str, Any]) -> None:
     for field, pattern, read in _FORMS:
-        match = pattern.match(text)
+        match = re.match(pattern, text)
         if match is not None:
             value = read(match)
             if value is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from typing import Final, Literal
 
 from sdtui.terminal.answers import FRAME_ID, PLACEHOLDER_ID, QUERY_ID, Answers, Event, read_answers, read_event
@@ -26,20 +27,22 @@ _CSI: Final = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 _CSI_BEGUN: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*)?\Z")
 
 
-def _forms(whole: bytes, begun: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    return re.compile(rb"\x1b\[" + whole), re.compile(rb"\x1b(?:\[(?:" + begun + rb")?)?")
+@cache
+def _compiled(form: bytes) -> re.Pattern[bytes]:
+    """Compiled when it is first needed: all of them together would take a noticeable part of an app's start."""
+    return re.compile(form)
 
 
-_CSI_KINDS: Final[dict[CsiKind, tuple[re.Pattern[bytes], re.Pattern[bytes]]]] = {
-    "da1": _forms(rb"\?[\d;]*c", rb"\?[\d;]*"),
-    "da2": _forms(rb">[\d;]*c", rb">[\d;]*"),
-    "size": _forms(rb"[46];\d+;\d+t", rb"[46][\d;]*"),
-    "mode": _forms(rb"\?2026;\d\$y", rb"\?[\d;]*\$?"),
-    "status": _forms(rb"0n", rb"0"),
-    "sixel": _forms(rb"\?[12];[\d;]*S", rb"\?[\d;]*"),
-    "cursor": _forms(rb"\?\d+;\d+(?:;\d+)?R", rb"\?[\d;]*"),
+_CSI_KINDS: Final[dict[CsiKind, tuple[bytes, bytes, bytes]]] = {
+    "da1": (b"c", rb"\?[\d;]*c", rb"\?[\d;]*"),
+    "da2": (b"c", rb">[\d;]*c", rb">[\d;]*"),
+    "size": (b"t", rb"[46];\d+;\d+t", rb"[46][\d;]*"),
+    "mode": (b"y", rb"\?2026;\d\$y", rb"\?[\d;]*\$?"),
+    "status": (b"n", rb"0n", rb"0"),
+    "sixel": (b"S", rb"\?[12];[\d;]*S", rb"\?[\d;]*"),
+    "cursor": (b"R", rb"\?\d+;\d+(?:;\d+)?R", rb"\?[\d;]*"),
 }
-"""For each kind its whole form, and every beginning of it."""
+"""For each kind its final character, its whole form behind CSI, and every beginning of it."""
 _STRING_KINDS: Final[dict[StringKind, tuple[bytes, ...]]] = {
     "name": (b"\x1bP>|",),
     "setting": (b"\x1bP0$r", b"\x1bP1$r", b"\x1bP$r"),
@@ -211,7 +214,10 @@ class AnswerParser:
         return len(data)
 
     def _may_become_answer(self, begun: bytes) -> bool:
-        of_csi = any(self._expects(kind) and forms[1].fullmatch(begun) for kind, forms in _CSI_KINDS.items())
+        of_csi = any(
+            self._expects(kind) and _compiled(rb"\x1b(?:\[(?:" + begin + rb")?)?").fullmatch(begun)
+            for kind, (_, _, begin) in _CSI_KINDS.items()
+        )
         return of_csi or self._begins_string(begun)
 
     def _begins_string(self, begun: bytes) -> bool:
@@ -221,8 +227,8 @@ class AnswerParser:
         )
 
     def _take_csi(self, sequence: bytes) -> bool:
-        for kind, forms in _CSI_KINDS.items():
-            if self._expects(kind) and forms[0].fullmatch(sequence):
+        for kind, (final, form, _) in _CSI_KINDS.items():
+            if sequence.endswith(final) and self._expects(kind) and _compiled(rb"\x1b\[" + form).fullmatch(sequence):
                 self._took(kind, sequence)
                 return True
         return False

@@ -114,8 +114,6 @@ class SdtuiApp(TerminalApp[None]):
         for complaint in self._complaints:
             self.notify(complaint, title="Theme", severity="warning", timeout=15, markup=False)
         self._complaints.clear()
-        if self.picture_complaint:
-            self.notify(self.picture_complaint, title="Pictures", severity="warning", timeout=15, markup=False)
         for complaint in unknown_ids(self._settings.keymap):
             self.notify(complaint, title="Keymap", severity="warning", timeout=15, markup=False)
         self.run_worker(self._feed.run(), name="feed", exit_on_error=False)

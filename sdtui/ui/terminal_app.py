@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from textual.app import App
 from textual.events import Resize
@@ -22,6 +22,8 @@ from sdtui.ui.driver import TerminalDriver
 if TYPE_CHECKING:
     from sdtui.terminal.probe import Probe
 
+JUDGE_AFTER_S: Final = 0.1
+"""After the first frame a key is answered before anything else is begun: a tenth of a second is what people take as at once."""
 ReturnType = TypeVar("ReturnType")
 
 
@@ -33,8 +35,6 @@ class TerminalApp(App[ReturnType]):
         self._probe = probe
         self._image_protocol = image_protocol
         self.answers = probe.parser if probe is not None else AnswerParser(())
-        self.picture_complaint = ""
-        """A sentence for the user where pictures are not drawn as wanted."""
         self.terminal_display = Display()
         super().__init__(driver_class=TerminalDriver, **options)
 
@@ -52,12 +52,14 @@ class TerminalApp(App[ReturnType]):
 
         report = self._probe.report()
         verdict = judge(report)
-        sink, self.picture_complaint = choose(self._image_protocol, verdict)
+        sink, complaint = choose(self._image_protocol, verdict)
         self.terminal_display.use(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
+        if complaint:
+            self.notify(complaint, title="Pictures", severity="warning", timeout=15, markup=False)
 
     def on_mount(self) -> None:
-        """Judge the terminal when the first frame is out. End as when the user leaves, when told to from outside."""
-        self.call_after_refresh(self.judge_terminal)
+        """Judge the terminal when the first keys are answered. End as when the user leaves, when told to from outside."""
+        self.call_after_refresh(self.set_timer, JUDGE_AFTER_S, self.judge_terminal)
         if not self.is_headless:
             for number in (signal.SIGTERM, signal.SIGHUP):  # pictures would stay in the terminal
                 asyncio.get_running_loop().add_signal_handler(number, self.exit)

@@ -126,7 +126,7 @@ async def test_pictures_are_scaled_and_read_off_the_event_loop(monkeypatch: pyte
 
         return call
 
-    monkeypatch.setattr("sdtui.ui.widgets.preview.live.to_cells", recorded(to_cells))
+    monkeypatch.setattr("sdtui.terminal.blocks.to_cells", recorded(to_cells))
     monkeypatch.setattr("sdtui.ui.widgets.preview.live.read_picture", recorded(read_picture))
     path = tmp_path / "red.png"
     Image.new("RGB", (8, 8), (250, 10, 20)).save(path)

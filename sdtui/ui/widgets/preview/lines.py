@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
 from rich.color import Color
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from sdtui.terminal.blocks import CellRow
+if TYPE_CHECKING:
+    from sdtui.terminal.blocks import CellRow
 
 Middle = Literal["cells", "blank", "skip"]
 """Characters; cells without a background, through which a picture below the text shows; or cells that stay as they are."""
 _RESET: Final = "\x1b[0m"
 
 
-class PictureLine(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class PictureLine:
     """`left` cells of background, `width` cells of picture, `right` cells of background."""
 
     left: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.color import Color
 from textual.filter import Monochrome, NoColor
@@ -13,14 +13,16 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from sdtui.terminal.blocks import CellPicture, Kind, to_cells
 from sdtui.terminal.picture import Frame, Spot, fit, read_picture
-from sdtui.terminal.sink import ImageSink
-from sdtui.terminal.writer import Burst
 from sdtui.text import safe_text
 from sdtui.ui.display import Display
 from sdtui.ui.private import LineStrip, exposure
 from sdtui.ui.widgets.preview.lines import Middle, PictureLine
+
+if TYPE_CHECKING:
+    from sdtui.terminal.blocks import CellPicture, Kind
+    from sdtui.terminal.sink import ImageSink
+    from sdtui.terminal.writer import Burst
 
 _LEAST_PX: Final = 64
 """Also while the picture is hidden or tiny: it may be shown or grow before the job is over."""
@@ -353,6 +355,8 @@ class LivePicture(Widget):
 
 def _in_characters(frame: Frame, spot: Spot, kind: Kind, budget_bytes: int | None) -> tuple[CellPicture, int]:
     """The picture in characters, and about how many bytes they take."""
+    from sdtui.terminal.blocks import to_cells
+
     cells = to_cells(frame, spot.columns, spot.rows, kind, budget_bytes=budget_bytes)
     return cells, sum(len(row.ansi()) for row in cells.rows)
 
