@@ -67,17 +67,17 @@ class Demo:
     def crop(self, spot: tuple[int, int, int, int]) -> Image.Image:
         """A part of the screen, given in cells."""
         column, row, columns, rows = spot
-        width, height = self.cell_px()
-        return self.terminal.image().crop((column * width, row * height, (column + columns) * width, (row + rows) * height))
+        (width, height), (left, top) = self.cell_px(), self.terminal.origin_px
+        corners = (column * width + left, row * height + top, (column + columns) * width + left, (row + rows) * height + top)
+        return self.terminal.image().crop(tuple(map(round, corners)))
 
-    def cell_px(self) -> tuple[int, int]:
+    def cell_px(self) -> tuple[float, float]:
         """How large a cell is on the screen."""
-        (width, height), (columns, rows) = self.terminal.size_px(), self.state.size
-        return width // columns, height // rows
+        return self.terminal.cell_px(*self.state.size)
 
     def look(self, name: str) -> Look:
         """Compare a picture on the screen with its source."""
-        return compare(self.crop(self.state.spots[name]), scene(name, self.state.shown[name]), self.cell_px()[0])
+        return compare(self.crop(self.state.spots[name]), scene(name, self.state.shown[name]), int(self.cell_px()[0]))
 
     def wait_to_see(self, *names: str, deadline_s: float = 20) -> dict[str, Look]:
         """Wait until the pictures, both if none is named, are on the screen as in their files, and stay."""
@@ -103,8 +103,18 @@ class Demo:
 
     def is_covered(self, spot: tuple[int, int, int, int]) -> bool:
         """Whether the dialog, and nothing else, is to be seen in these cells."""
-        colours = self.crop(spot).getcolors()
-        return colours is not None and [colour for _, colour in colours] == [DIALOG_COLOUR]
+        return [colour for _, colour in self._colours(spot)] == [DIALOG_COLOUR]
+
+    def share_of_one_colour(self, spot: tuple[int, int, int, int]) -> float:
+        """How much of these cells has the colour that most of them have."""
+        counts = [count for count, _ in self._colours(spot)]
+        return max(counts) / sum(counts)
+
+    def _colours(self, spot: tuple[int, int, int, int]) -> list[tuple[int, tuple[int, int, int]]]:
+        part = self.crop(spot)
+        if self.cell_px()[0] % 1:  # the edges of the cells are within pixels
+            part = part.crop((1, 1, part.width - 1, part.height - 1))
+        return part.getcolors(1 << 24) or []
 
     def wait_to_be_covered(self, spot: tuple[int, int, int, int]) -> None:
         """Wait until the dialog hides all that is below it."""

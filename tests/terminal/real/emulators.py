@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 from PIL import Image
 
 from .display import Display
-from .waiting import wait_for
+from .waiting import missing_tools, wait_for
 
 FONT = "DejaVu Sans Mono"
 FONT_SIZE = 10
@@ -35,6 +36,13 @@ class Emulator:
     window_class: ClassVar[str]
     zoom_key: ClassVar[str] = ""
     """The key for a larger font, by X's name; empty where there is none."""
+    version_command: ClassVar[tuple[str, ...]]
+    resizable: ClassVar[bool] = True
+    """Whether the window can be given another size from outside."""
+    origin_px: ClassVar[tuple[int, int]] = (0, 0)
+    """Where in the window the first cell is."""
+    beside_px: ClassVar[tuple[int, int]] = (0, 0)
+    """How much wider and higher the window is than its cells."""
     environment: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, command: list[str], *, columns: int = 120, rows: int = 36, env: Mapping[str, str] | None = None) -> None:
@@ -70,6 +78,19 @@ class Emulator:
         """The programs that must be installed."""
         return ("Xvfb", "xdotool", *cls.tools)
 
+    @classmethod
+    def version(cls) -> str:
+        """The first number that the program says when asked for its version."""
+        done = subprocess.run(cls.version_command, capture_output=True, text=True, check=True)
+        found = re.search(r"\d[\w.]*", done.stdout + done.stderr)
+        return found.group() if found else "?"
+
+    @classmethod
+    def why_not(cls) -> str:
+        """What keeps this terminal from being tried, as words; empty where nothing does."""
+        missing = missing_tools(*cls.needed())
+        return f"{', '.join(missing)} not installed" if missing else ""
+
     def keys(self, *keys: str) -> None:
         """Press keys by X's names, such as `F5` or `ctrl+q`."""
         self.display.xdotool("windowfocus", self.window, "key", "--delay", "60", *keys)
@@ -84,9 +105,14 @@ class Emulator:
         sizes = dict(line.split("=", 1) for line in lines)
         return int(sizes["WIDTH"]), int(sizes["HEIGHT"])
 
-    def resize(self, columns: int, rows: int, cell_px: tuple[int, int] = CELL_PX) -> None:
-        """Make the window another size, in cells."""
-        self.display.xdotool("windowsize", self.window, str(columns * cell_px[0]), str(rows * cell_px[1]))
+    def cell_px(self, columns: int, rows: int) -> tuple[float, float]:
+        """How large a cell is, in a window of so many."""
+        width, height = self.size_px()
+        return (width - self.beside_px[0]) // columns, (height - self.beside_px[1]) // rows
+
+    def resize(self, width_px: int, height_px: int) -> None:
+        """Make the window another size."""
+        self.display.xdotool("windowsize", self.window, str(width_px), str(height_px))
 
     def zoom(self) -> None:
         """Make the font one step larger; `zoom_key` says whether that is possible."""
@@ -160,6 +186,7 @@ class Xterm(Emulator):
     name = "xterm"
     tools = ("xterm",)
     window_class = "xterm"
+    version_command = ("xterm", "-version")
     zoom_key = "shift+KP_Add"
     environment: ClassVar[Mapping[str, str]] = {"COLORTERM": "truecolor"}
     options: ClassVar[tuple[str, ...]] = ()
@@ -190,6 +217,7 @@ class Kitty(Emulator):
     name = "kitty"
     tools = ("kitty",)
     window_class = "kitty"
+    version_command = ("kitty", "--version")
     zoom_key = "ctrl+shift+equal"
     environment: ClassVar[Mapping[str, str]] = {"LIBGL_ALWAYS_SOFTWARE": "1"}
 
@@ -215,6 +243,7 @@ class Alacritty(Emulator):
     name = "alacritty"
     tools = ("alacritty",)
     window_class = "Alacritty"
+    version_command = ("alacritty", "--version")
     environment: ClassVar[Mapping[str, str]] = {"LIBGL_ALWAYS_SOFTWARE": "1", "WINIT_X11_SCALE_FACTOR": "1"}
 
     def command(self, program: list[str], columns: int, rows: int) -> list[str]:

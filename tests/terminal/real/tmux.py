@@ -69,14 +69,18 @@ class TmuxInside(Emulator):
 
     # Until the window is resized, tmux tells its programs nothing of another font.
     zoom_key = ""
+    version_command = ("tmux", "-V")
     settings: ClassVar[tuple[str, ...]] = ("set -g status off", "set -as terminal-features ',*:RGB'")
 
     def command(self, program: list[str], columns: int, rows: int) -> list[str]:
+        return super().command(self.tmux(program), columns, rows)
+
+    def tmux(self, program: list[str]) -> list[str]:
+        """The command line that runs a program in tmux."""
         configuration = self.directory / "tmux.conf"
         configuration.write_text("\n".join(self.settings) + "\n")
         # The session takes over the environment of the program that starts the server.
-        tmux = ["tmux", "-S", str(self.directory / "s"), "-f", str(configuration), "new-session", *program]
-        return super().command(tmux, columns, rows)
+        return ["tmux", "-S", str(self.directory / "s"), "-f", str(configuration), "new-session", *program]
 
     def _end(self) -> None:
         subprocess.run(["tmux", "-S", str(self.directory / "s"), "kill-server"], check=False, capture_output=True, env=os.environ)
