@@ -34,8 +34,6 @@ _LEAST_PX: Final = 64
 _LEAST_BLOCKY_PX: Final = 256
 """For a terminal that enlarges to squares."""
 _LIVE_LIMIT_BYTES: Final = 64_000
-_TMUX_LIMIT_BYTES: Final = 24_000
-"""tmux drops what its client does not take in time; small frames come through."""
 _PLACEHOLDER_BYTES: Final = 8
 _RGB, _PNG = 24, 100
 
@@ -59,11 +57,19 @@ class KittySink(ImageSink):
     is_divisible: ClassVar[bool] = False
 
     def __init__(
-        self, cell: CellSize, *, edits: bool = True, below: bool = True, smooth: bool = True, in_tmux: bool = False
+        self,
+        cell: CellSize,
+        *,
+        edits: bool = True,
+        below: bool = True,
+        smooth: bool = True,
+        in_tmux: bool = False,
+        limit_bytes: int | None = None,
     ) -> None:
         """`edits`: frames can be changed in place (a=f); in tmux each frame is an image of its own.
 
         `below`: pictures may lie below cells with a background; `smooth`: the terminal enlarges without showing squares.
+        `limit_bytes`: no picture may take more, finished or not.
         """
         super().__init__(cell)
         self._below = below and not in_tmux
@@ -71,6 +77,7 @@ class KittySink(ImageSink):
         self._edits = edits and not in_tmux
         self._in_tmux = in_tmux
         self._wrap = passthrough if in_tmux else untouched
+        self._limit_bytes = limit_bytes
         self._quiet = 2 if in_tmux else 1  # tmux would type the answer into the program
         self._image: int | None = None
         self._replaced: int | None = None
@@ -94,17 +101,20 @@ class KittySink(ImageSink):
         """Send the pixels, and place them where they are not; see `ImageSink`."""
         check(frame, spot)
         image = self._proportioned(frame.image(), spot)
-        if budget_bytes is None:
-            data = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
-        else:
-            limit = _LIVE_LIMIT_BYTES
-            if self._in_tmux:  # a new image for each frame, so the characters that stand for it go again
-                limit, budget_bytes = _TMUX_LIMIT_BYTES, budget_bytes - spot.columns * spot.rows * _PLACEHOLDER_BYTES
-            data = _live(image, min(budget_bytes, limit), self._least_px)
+        data = self._pixels(image, spot, budget_bytes)
         if self._edits and self._image is not None and data.size_px == self._size_px:
             parts = self._transmit(f"a=f,r=1,i={self._image},X=1", data, repeat=f"a=f,r=1,i={self._image}")
             return parts if self._spot == spot else [*parts, *self.place(spot)]
         return self._swap(data, spot)
+
+    def _pixels(self, image: Image, spot: Spot, budget_bytes: int | None) -> _Pixels:
+        limit = self._limit_bytes
+        if budget_bytes is None:
+            whole = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
+            return whole if limit is None or whole.sent_bytes <= limit else _live(image, limit, self._least_px)
+        if self._in_tmux:  # a new image for each frame, so the characters that stand for it go again
+            budget_bytes -= spot.columns * spot.rows * _PLACEHOLDER_BYTES
+        return _live(image, min(budget_bytes, _LIVE_LIMIT_BYTES if limit is None else limit), self._least_px)
 
     def _swap(self, data: _Pixels, spot: Spot) -> list[bytes]:
         """A new image over the old one, which goes when the new one is there: nothing flickers."""

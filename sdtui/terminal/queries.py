@@ -96,9 +96,12 @@ def _plain(strings: bytes = b"") -> bytes:
 
 
 def _inside_tmux(tmux: Tmux | None) -> Questions:
-    """tmux answers for itself; kitty's questions go through to the terminal around it, each in a wrapping of its own."""
-    kinds: frozenset[Kind] = _PLAIN_KINDS | {"colour", "setting"}
-    text = _plain(_COLOURS + _TRUECOLOR)
+    """tmux answers for itself; kitty's questions go through to the terminal around it, each in a wrapping of its own.
+
+    It knows which colours that terminal has; asked by DECRQSS, tmux 3.5 takes the question for a sixel picture.
+    """
+    kinds: frozenset[Kind] = _PLAIN_KINDS | {"colour"}
+    text = _plain(_COLOURS)
     if tmux is None:
         return Questions(text=text, kinds=kinds, why_not="tmux itself could not be asked about the terminal around it.")
     if not tmux.passes_on:

@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 def make_sink(name: SinkName, verdict: Verdict, cell: CellSize) -> ImageSink:
     """A sink for one picture, as this terminal needs it."""
+    in_tmux = verdict.tmux_limit_bytes is not None
     match name:
         case "kitty":
             modern = verdict.layer == "below"
-            in_tmux = verdict.placement == "placeholder"
-            return KittySink(cell, edits=verdict.frames == "edit", below=modern, smooth=modern, in_tmux=in_tmux)
+            return KittySink(
+                cell,
+                edits=verdict.frames == "edit",
+                below=modern,
+                smooth=modern or in_tmux,  # placeholders came later than smooth enlarging
+                in_tmux=in_tmux,
+                limit_bytes=verdict.tmux_limit_bytes,
+            )
         case "iterm2":
             return Iterm2Sink(cell)
         case "sixel":
             registers = verdict.sixel_registers or 256
-            return SixelSink(cell, registers=registers, synchronized=verdict.synchronized)
+            return SixelSink(cell, registers=registers, synchronized=verdict.synchronized, in_tmux=in_tmux)
         case _:
             return BlockSink(name, cell)
 

@@ -53,9 +53,10 @@ class SixelSink(ImageSink):
     name: ClassVar[str] = "sixel"
     needs_row_below: ClassVar[bool] = True
 
-    def __init__(self, cell: CellSize, *, registers: int = 256, synchronized: bool = False) -> None:
+    def __init__(self, cell: CellSize, *, registers: int = 256, synchronized: bool = False, in_tmux: bool = False) -> None:
         """`registers`: colours the terminal keeps (XTSMGRAPHICS); `synchronized`: whether it has private mode 2026."""
         super().__init__(cell)
+        self._in_tmux = in_tmux
         self._registers = max(2, min(256, registers))
         self._synchronized = synchronized
         self._drawn: list[tuple[Spot, bytes]] = []
@@ -65,7 +66,7 @@ class SixelSink(ImageSink):
         """Encode for this spot; see `ImageSink`. Full quality uses as many colours as the terminal has."""
         check(frame, spot)
         home = Spot(0, 0, spot.columns, spot.rows)
-        size_px = spot_px(spot, self.cell)
+        size_px = self._size_px(spot)
         if budget_bytes is None:
             self._drawn = self._still(frame.image(), home, size_px)
         else:
@@ -86,15 +87,20 @@ class SixelSink(ImageSink):
         """The picture at the cursor."""
         spot = Spot(0, 0, columns, rows)
         check(frame, spot)
-        indices, palette = _indexed(resized(frame.image(), *spot_px(spot, self.cell)), self._registers)
+        indices, palette = _indexed(resized(frame.image(), *self._size_px(spot)), self._registers)
         # Terminals differ in where they leave the cursor: room is made first, then everything is relative to its end.
         room = b"\n" * rows + b"\x1b[%dA\r" % rows
         return room + b"\x1b7" + sequence(indices, palette) + b"\x1b8" + b"\x1b[%dB\r" % rows
 
+    def _size_px(self, spot: Spot) -> tuple[int, int]:
+        """tmux 3.5 fills up the last band, and draws a picture of broken bands one cell too high: there it ends before that."""
+        width_px, height_px = spot_px(spot, self.cell)
+        return width_px, max(BAND_PX, height_px - height_px % BAND_PX) if self._in_tmux else height_px
+
     def _still(self, image: Image, home: Spot, size_px: tuple[int, int]) -> list[tuple[Spot, bytes]]:
         indices, palette = _indexed(resized(image, *size_px), self._registers)
         whole = sequence(indices, palette)
-        if len(whole) <= _SLICE_BYTES:
+        if len(whole) <= _SLICE_BYTES or self._in_tmux:
             return [(home, whole)]
         bands = row_slices(home, self.cell, -(-len(whole) // _SLICE_BYTES))
         return [(band, sequence(indices[upper:lower], palette)) for band, upper, lower in bands]
@@ -141,13 +147,19 @@ def _indexed(image: Image, colours: int) -> tuple[Indices, list[int]]:
     return numpy.asarray(few), list(few.getpalette() or [])[: colours * 3]
 
 
-def _head(palette: list[int], used: list[int], width_px: int, height_px: int) -> bytes:
-    """The introducer (P2 = 1: what is not painted stays), the raster attributes, and every colour in percent."""
+def _head(indices: Indices, palette: list[int], size_px: tuple[int, int]) -> tuple[bytes, Indices]:
+    """The introducer (P2 = 1: what is not painted stays), the raster attributes, and every used colour in percent.
+
+    The colours are numbered anew without gaps, for which tmux 3.5 would define colours of its own; with the indices so.
+    """
+    import numpy
+
+    used, numbered = numpy.unique(indices, return_inverse=True)
     colours = b"".join(
-        b"#%d;2;%d;%d;%d" % (register, *(round(value * 100 / 255) for value in palette[register * 3 : register * 3 + 3]))
-        for register in used
+        b"#%d;2;%d;%d;%d" % (register, *(round(value * 100 / 255) for value in palette[colour * 3 : colour * 3 + 3]))
+        for register, colour in enumerate(used.tolist())
     )
-    return b'\x1bP0;1;0q"1;1;%d;%d%b' % (width_px, height_px, colours)
+    return b'\x1bP0;1;0q"1;1;%d;%d%b' % (*size_px, colours), numbered.reshape(indices.shape).astype(numpy.uint8)
 
 
 def sequence(indices: Indices, palette: list[int]) -> bytes:
@@ -155,7 +167,7 @@ def sequence(indices: Indices, palette: list[int]) -> bytes:
     import numpy
 
     height_px, width_px = indices.shape
-    head = _head(palette, numpy.unique(indices).tolist(), width_px, height_px)
+    head, indices = _head(indices, palette, (width_px, height_px))
     bands = (_band(indices[top : top + BAND_PX], numpy) for top in range(0, height_px, BAND_PX))
     return b"".join((head, *bands, b"\x1b\\"))
 
@@ -190,7 +202,8 @@ def _blocks_sequence(blocks: Indices, palette: list[int], width_px: int, height_
     """
     import numpy
 
-    parts = [_head(palette, numpy.unique(blocks).tolist(), width_px, height_px)]
+    head, blocks = _head(blocks, palette, (width_px, height_px))
+    parts = [head]
     for number, band in enumerate(blocks):
         full = (1 << min(BAND_PX, height_px - number * BAND_PX)) - 1
         starts = [0, *(numpy.flatnonzero(numpy.diff(band)) + 1).tolist()]

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from sdtui.terminal.advice import advice
-from sdtui.terminal.capabilities import Colours
+from sdtui.terminal.capabilities import Capabilities, Colours
 from sdtui.terminal.identity import Identity, draws_itself, identify
 from sdtui.terminal.picture import CellSize
 from sdtui.terminal.report import Report
@@ -73,6 +73,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Of kitty's pictures; placeholders only inside tmux."""
     layer: Layer = "above"
     """Of kitty's pictures: whether they may lie below cells with a background, as is right from kitty 0.28 on."""
+    tmux_limit_bytes: int | None = None
+    """Inside tmux: how much goes through at once; it drops what exceeds 8 bytes for each cell of the terminal (tty.c)."""
     frames: Frames = "swap"
     """Of kitty's pictures: edited in place, or a new picture for each frame."""
     cell: CellSize | None
@@ -118,6 +120,7 @@ def judge(report: Report) -> Verdict:
         placement="placeholder" if inside_tmux else "classic",
         layer="below" if _takes_pictures_below(identity) and not inside_tmux else "above",
         frames="edit" if answers.kitty_frame == "OK" and not inside_tmux else "swap",
+        tmux_limit_bytes=_tmux_limit(report.capabilities) if inside_tmux else None,
         cell=cell,
         cell_from=cell_from,
         colours=colours,
@@ -128,6 +131,11 @@ def judge(report: Report) -> Verdict:
         sixel_limit_px=answers.sixel_limit_px,
         advice=advice(report, identity, colours),
     )
+
+
+def _tmux_limit(known: Capabilities) -> int:
+    """Three quarters of what tmux keeps, and never so little that nothing could be seen."""
+    return max(9_000, 6 * (known.width_cells or 80) * (known.height_cells or 24))
 
 
 def _takes_pictures_below(identity: Identity) -> bool:

@@ -40,6 +40,8 @@ class Display:
     def __init__(self) -> None:
         """Nothing is known of the terminal yet, and Textual draws pictures in half cells."""
         self._verdict: Verdict | None = None
+        self.is_pending = False
+        """Whether the terminal is about to be judged: pictures wait for that, and are not drawn twice."""
         self._sink: SinkName = "half"
         self.cell = USUAL_CELL
         self._told_cell: CellSize | None = None
@@ -236,7 +238,7 @@ class Display:
         for old in self._sinks:
             self.command(old.close())
         self._sinks.clear()
-        self._verdict, self._sink = verdict, sink
+        self._verdict, self._sink, self.is_pending = verdict, sink, False
         self._acknowledges = verdict.acknowledges
         self.cell = self._told_cell or verdict.cell or self.cell
         self.pacer = Pacer(latency_s=latency_s)  # what was learnt so far was how quickly bytes were written, not read

@@ -36,6 +36,7 @@ class TerminalApp(App[ReturnType]):
         self._image_protocol = image_protocol
         self.answers = probe.parser if probe is not None else AnswerParser(())
         self.terminal_display = Display()
+        self.terminal_display.is_pending = probe is not None
         super().__init__(driver_class=TerminalDriver, **options)
 
     def take_terminal(self) -> tuple[list[Any] | None, bytes]:

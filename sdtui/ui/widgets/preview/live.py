@@ -245,7 +245,7 @@ class LivePicture(Widget):
     def _todo(self) -> Drawn | None:
         """What is to be drawn; None while all is as it should be."""
         view = self._view()
-        if view is None:
+        if view is None or self._display.is_pending:
             return None
         drawn = self._drawn
         current = drawn is not None and drawn.version == self._version and drawn.view == view
