@@ -15,6 +15,7 @@ import msgspec
 from sdtui.terminal.answers import FRAME_ID, PLACEHOLDER_ID, QUERY_ID
 from sdtui.terminal.capabilities import Capabilities
 from sdtui.terminal.parser import Kind
+from sdtui.terminal.tmux import passthrough
 
 if TYPE_CHECKING:
     from sdtui.terminal.report import Tmux
@@ -63,11 +64,6 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing, or not everything, is asked."""
 
 
-def wrapped(sequence: bytes) -> bytes:
-    """A sequence for the terminal around tmux (`man tmux`, allow-passthrough)."""
-    return b"\x1bPtmux;" + sequence.replace(b"\x1b", b"\x1b\x1b") + b"\x1b\\"
-
-
 def questions(known: Capabilities, variables: Mapping[str, str], tmux: Tmux | None = None) -> Questions:
     """What may be asked here."""
     term = known.term
@@ -106,7 +102,7 @@ def _inside_tmux(tmux: Tmux | None) -> Questions:
         return Questions(text=text, kinds=kinds, why_not="tmux itself could not be asked about the terminal around it.")
     if not tmux.passes_on:
         return Questions(text=text, kinds=kinds, why_not=_why_not_through(tmux))
-    through = b"".join(wrapped(sequence) for sequence in (*_KITTY, ATTRIBUTES))
+    through = b"".join(passthrough(sequence) for sequence in (*_KITTY, ATTRIBUTES))
     return Questions(text=text + through, kinds=kinds | {"kitty"}, rounds=2)
 
 

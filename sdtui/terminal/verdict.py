@@ -8,6 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from sdtui.terminal.advice import advice
+from sdtui.terminal.answers import Rgb
 from sdtui.terminal.capabilities import Capabilities, Colours
 from sdtui.terminal.identity import Identity, draws_itself, identify
 from sdtui.terminal.picture import CellSize
@@ -82,6 +83,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Who told the size of a cell, as `CSI 16 t`."""
     colours: Colours
     colours_from: str
+    background: tuple[int, int, int] | None = None
+    """The terminal's own, 8 bits a channel."""
     synchronized: bool
     """Whether mode 2026 makes an update appear at once."""
     acknowledges: bool
@@ -125,12 +128,18 @@ def judge(report: Report) -> Verdict:
         cell_from=cell_from,
         colours=colours,
         colours_from=colours_from,
+        background=_eight_bits(answers.background) if answers.background is not None else None,
         synchronized=answers.synchronized in (1, 2, 3),
         acknowledges=answers.status,
         sixel_registers=answers.sixel_registers or 0,
         sixel_limit_px=answers.sixel_limit_px,
         advice=advice(report, identity, colours),
     )
+
+
+def _eight_bits(colour: Rgb) -> Rgb:
+    red, green, blue = colour
+    return red >> 8, green >> 8, blue >> 8
 
 
 def _tmux_limit(known: Capabilities) -> int:

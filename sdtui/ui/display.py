@@ -81,6 +81,11 @@ class Display:
         """Tell `picture` when something changes."""
         self._shown.add(picture)
 
+    def shows_through(self, rgb: tuple[int, int, int]) -> bool:
+        """Whether cells of this colour hide no picture below them: kitty takes the colour of its own background for none."""
+        background = self._verdict.background if self._verdict is not None else None
+        return background is None or background == rgb
+
     def make_sink(self) -> ImageSink | None:
         """A sink of its own for a picture; None where only Textual can draw, as with few colours."""
         if self._writer is None or self._verdict is None:

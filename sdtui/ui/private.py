@@ -13,7 +13,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-__all__ = ["Exposure", "Line", "LineStrip", "XTermParser", "exposure", "grow"]
+__all__ = ["Cover", "Exposure", "Line", "LineStrip", "XTermParser", "exposure", "grow"]
 
 
 def grow(view: ScrollView, height: int) -> None:
@@ -83,6 +83,13 @@ class LineStrip(Strip):
         return self._render_cache
 
 
+class Cover(NamedTuple):
+    """A part of a widget that another one lies over, and what is behind that one's text."""
+
+    region: Region
+    rgb: tuple[int, int, int]
+
+
 class Exposure(NamedTuple):
     """Where a widget is on the screen, and what may lie over it."""
 
@@ -90,7 +97,7 @@ class Exposure(NamedTuple):
     """On the screen, in cells."""
     whole: bool
     """Whether no container cuts a part off."""
-    covers: tuple[Region, ...]
+    covers: tuple[Cover, ...]
     """What other widgets, such as toasts and menus, hide of it."""
 
 
@@ -107,5 +114,5 @@ def exposure(widget: Widget) -> Exposure | None:
             break
         hidden = its_region.intersection(its_clip).intersection(shown)
         if hidden:
-            covers.append(hidden)
+            covers.append(Cover(hidden, other.background_colors[1].rgb))
     return Exposure(region, shown == region, tuple(covers))

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,7 @@ from sdtui.bench.personalities import (
     XTERM_JS,
     Personality,
 )
+from sdtui.bench.screen import Screen
 from sdtui.bench.terminal import Terminal
 from tests.terminal.demo_app import DIALOG_COLOUR, SIZES_PX, State, scene
 
@@ -161,6 +162,35 @@ def test_a_toast_lies_over_the_picture_and_leaves_it_whole(
         stage.until(lambda: difference(stage.terminal.picture(overlap), _part(stage, overlap)) > 20, "the toast over the picture")
         stage.until(lambda: not stage.state.toast, "the toast gone")
         stage.until_shown(tolerance)
+
+
+def test_a_toast_in_the_terminals_own_colour_hides_the_picture_too(tmp_path: Path) -> None:
+    """kitty takes that colour for no background, and would show the picture through the toast."""
+    with demo(tmp_path, KITTY, columns=80) as stage:
+        stage.until_shown(EXACT)
+        stage.terminal.type("t")
+        stage.until(lambda: stage.state.toast and "A toast over" in stage.terminal.text(), "the toast")
+        assert len(stage.terminal.look().kitty.placements.all) == 2, "below any other colour the pictures stay"
+        colours = stage.terminal.picture(stage.state.toast).getcolors(1 << 20)
+        _, commonest = max(colours)
+    with demo(tmp_path, Tinted(**vars(KITTY), background=commonest), columns=80) as stage:
+        stage.until_shown(EXACT)
+        stage.terminal.type("t")
+        stage.until(lambda: not stage.terminal.look().kitty.placements.all, "the pictures taken away")
+        stage.until(lambda: not stage.state.toast, "the toast gone")
+        stage.until_shown(EXACT)
+
+
+@dataclass(frozen=True)
+class Tinted(Personality):
+    """A terminal with a background of its own colour."""
+
+    background: tuple[int, int, int] = (0, 0, 0)
+
+    def screen(self, columns: int, rows: int, cell_px: tuple[int, int]) -> Screen:
+        screen = super().screen(columns, rows, cell_px)
+        screen.default_background = self.background
+        return screen
 
 
 def _part(stage: Stage, part: tuple[int, int, int, int]) -> Image.Image:

@@ -20,6 +20,7 @@ from sdtui.terminal.inside_tmux import ask_tmux, read_tmux
 from sdtui.terminal.parser import AnswerParser
 from sdtui.terminal.probe import start_probe
 from sdtui.terminal.report import Report
+from sdtui.terminal.tmux import passthrough
 
 from .outside import Outside, wait_until
 
@@ -416,5 +417,5 @@ def _readable(descriptor: int) -> bool:
 
 
 def test_each_question_for_the_outer_terminal_is_wrapped_for_itself():
-    wrapped = queries.wrapped(b"\x1b_Ga=q\x1b\\")
+    wrapped = passthrough(b"\x1b_Ga=q\x1b\\")
     assert wrapped == b"\x1bPtmux;\x1b\x1b_Ga=q\x1b\x1b\\\x1b\\"

@@ -16,7 +16,7 @@ from textual.widget import Widget
 from sdtui.terminal.picture import Frame, Spot, fit, read_picture
 from sdtui.text import safe_text
 from sdtui.ui.display import Display
-from sdtui.ui.private import LineStrip, exposure
+from sdtui.ui.private import Cover, LineStrip, exposure
 from sdtui.ui.widgets.preview.lines import Middle, PictureLine
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class View(NamedTuple):
     top: int
     """Cells of background before the picture in the widget."""
     by_sink: bool
-    covers: tuple[Region, ...]
+    covers: tuple[Cover, ...]
     active: bool
     """Whether no other screen lies over this one."""
 
@@ -214,14 +214,16 @@ class LivePicture(Widget):
         left, top = (columns - wide) // 2, (rows - high) // 2
         spot = Spot(found.region.x + left, found.region.y + top, wide, high)
         there = Region(spot.column, spot.row, wide, high)
-        covers = tuple(cover for cover in found.covers if cover.overlaps(there))
+        covers = tuple(cover for cover in found.covers if cover.region.overlaps(there))
         active = self.app.screen is self.screen
-        by_sink = active and self._sink_draws(spot, found.whole, bool(covers))
+        by_sink = active and self._sink_draws(spot, found.whole, covers)
         return View(spot, left, top, by_sink, () if by_sink else covers, active)
 
-    def _sink_draws(self, spot: Spot, whole: bool, covered: bool) -> bool:
+    def _sink_draws(self, spot: Spot, whole: bool, covers: tuple[Cover, ...]) -> bool:
         sink = self._own_sink()
-        if sink is None or not whole or (covered and not sink.lies_below_text):
+        if sink is None or not whole:
+            return False
+        if covers and (not sink.lies_below_text or any(self._display.shows_through(cover.rgb) for cover in covers)):
             return False
         return not (sink.needs_row_below and spot.row + spot.rows >= self.screen.size.height)
 
