@@ -24,6 +24,8 @@ LOST_S: Final = 3.0
 """An acknowledgement that has not come by then is not waited for any longer."""
 _SEEN: Final = 12
 """Frames behind the shown rate: steady, and yet follows a change within seconds."""
+_NEAR_S: Final = 0.03
+"""A round trip within one machine or one house."""
 _STILL_PATIENCE_S: Final = 0.3
 """A finished picture that takes longer than this is preceded by a small one."""
 
@@ -98,8 +100,10 @@ class Pacer:
         return int(min(_MOST_BYTES, max(_LEAST_BYTES, self.bytes_per_s * FRAME_S)))
 
     def is_slow_for(self, size_bytes: int) -> bool:
-        """Whether so many bytes would keep the user waiting for a picture."""
-        return self.bytes_per_s is not None and size_bytes / self.bytes_per_s > _STILL_PATIENCE_S
+        """Whether so many bytes would keep the user waiting for a picture; of a line far away that is not known, yes."""
+        if self.bytes_per_s is None:
+            return self.latency_s is not None and self.latency_s > _NEAR_S
+        return size_bytes / self.bytes_per_s > _STILL_PATIENCE_S
 
     def figures(self) -> tuple[int, float] | None:
         """Bytes a frame and frames a second, over the last few frames; None while there are too few."""

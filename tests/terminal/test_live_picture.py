@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -287,6 +288,27 @@ def test_far_away_and_slow_one_frame_at_most_is_under_way_and_the_last_picture_i
         assert len(_questions(stage)) > asked + 5
         stage.until_shown(tolerance)
         assert _most_unanswered(stage) <= 1
+
+
+def test_on_a_slow_line_a_finished_picture_comes_small_first(tmp_path: Path) -> None:
+    with demo(tmp_path, KITTY, latency_s=0.1, bytes_per_s=200_000.0) as stage:
+        stage.until_shown(EXACT)
+        sizes = [len(payload) for payload in _transmissions(stage)]
+        assert len(sizes) >= 4, "two pictures, each small and then whole"
+        small, whole = min(sizes), max(sizes)
+        assert sizes.index(small) < sizes.index(whole)
+        assert small * 3 < whole
+
+
+def _transmissions(stage: Stage) -> list[bytes]:
+    """The base64 of each image that was sent, its chunks joined."""
+    found: list[bytes] = []
+    for keys, payload in re.findall(rb"\x1b_G([^;\x1b]*);([^\x1b]*)\x1b", stage.terminal.output()):
+        if b"f=24" in keys or b"f=100" in keys:
+            found.append(payload)
+        elif found and b"m=" in keys:
+            found[-1] += payload
+    return found
 
 
 @pytest.mark.parametrize("latency_s", [0.05, 0.4])

@@ -93,3 +93,8 @@ def test_an_answer_to_nothing_changes_nothing() -> None:
     line = Line(100_000, 0.05)
     line.pacer.acknowledged()
     assert line.pacer.bytes_per_s is None
+
+
+@pytest.mark.parametrize(("latency_s", "slow"), [(None, False), (0.001, False), (0.15, True)])
+def test_of_a_line_that_is_not_known_yet_only_its_distance_counts(latency_s: float | None, slow: bool) -> None:
+    assert Pacer(latency_s=latency_s).is_slow_for(300_000) is slow

@@ -189,3 +189,28 @@ async def test_the_finished_picture_is_the_one_on_disk(monkeypatch: pytest.Monke
         live = picture.query_one(LivePicture)
         await until(lambda: live._cells is not None, "shown")
         assert {row.front for row in live._cells.rows} == {bytes((250, 10, 20)) * live._cells.columns}
+
+
+class Tiny(App[None]):
+    """A picture of one cell."""
+
+    CSS = "LivePicture { width: 1; height: 1; }"
+
+    def compose(self) -> ComposeResult:
+        yield LivePicture()
+
+
+@pytest.mark.parametrize("kind", [Bench, Tiny])
+@pytest.mark.parametrize("size_px", [(1, 1), (4096, 16), (16, 4096)])
+async def test_a_picture_of_any_shape_fits_in_any_room(kind: type[App[None]], size_px: tuple[int, int]) -> None:
+    app = kind()
+    async with app.run_test(size=(40, 20)):
+        picture = app.query_one(LivePicture)
+        picture.show_frame(Frame(0, 0, b""))
+        picture.show_frame(Frame(*size_px, bytes((9, 80, 200)) * size_px[0] * size_px[1]))
+        picture.show_frame(Frame(3, 3, b"too short"))
+        await until(lambda: picture._cells is not None, "drawn")
+        rows = picture._cells.rows
+        assert {row.front[:3] for row in rows} == {bytes((9, 80, 200))}
+        assert 1 <= picture._cells.columns <= picture.size.width
+        assert 1 <= len(rows) <= picture.size.height
