@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PROMPT ?= a red cat in the desert
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix screenshots clean
+.PHONY: help setup run test check fix screenshots terminals clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -40,6 +40,9 @@ fix: setup ## Put the code into its form
 
 screenshots: setup ## Make the pictures in screenshots/ from the running program
 	$(BIN)/python screenshots/make.py
+
+terminals: setup ## Try the pictures in every terminal that is here, and write the table in docs/terminals.md
+	$(BIN)/python -m tests.terminal.tier3
 
 clean: ## Remove what setup and the tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

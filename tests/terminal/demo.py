@@ -103,7 +103,9 @@ class Demo:
 
     def is_covered(self, spot: tuple[int, int, int, int]) -> bool:
         """Whether the dialog, and nothing else, is to be seen in these cells."""
-        return [colour for _, colour in self._colours(spot)] == [DIALOG_COLOUR]
+        return all(
+            abs(got - wanted) <= 3 for _, colour in self._colours(spot) for got, wanted in zip(colour, DIALOG_COLOUR, strict=True)
+        )
 
     def share_of_one_colour(self, spot: tuple[int, int, int, int]) -> float:
         """How much of these cells has the colour that most of them have."""
@@ -119,6 +121,10 @@ class Demo:
     def wait_to_be_covered(self, spot: tuple[int, int, int, int]) -> None:
         """Wait until the dialog hides all that is below it."""
         self.wait(lambda _: self.is_covered(spot), "the dialog on the screen", 10)
+
+    def must_be_covered(self, spot: tuple[int, int, int, int]) -> None:
+        """Raises `AssertionError` where a picture was drawn over the dialog."""
+        assert self.is_covered(spot), f"a picture was drawn over the dialog; saved: {self._save('over', self.terminal.image())}"
 
     def is_untouched(self) -> bool:
         """Whether the app is as it was when it started."""

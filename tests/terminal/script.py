@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .demo import APP, COLUMNS, ROWS, Demo
 from .demo_app import FRAMES
-from .real import CELL_PX, Emulator, wait_for
+from .real import Emulator, wait_for
 
 FEW_COLOURS = 500
 """More than text has, fewer than pictures."""
@@ -41,7 +41,7 @@ def cover_with_a_dialog(demo: Demo) -> None:
     assert box is not None
     demo.wait_to_be_covered(box)
     while demo.state.shown["one"] == number:
-        assert demo.is_covered(box), "a picture was drawn over the dialog"
+        demo.must_be_covered(box)
     demo.terminal.keys("Escape")
     demo.wait(lambda state: not state.dialog, "the end of the dialog")
     demo.wait_to_see()
@@ -111,21 +111,24 @@ def zoom(demo: Demo) -> None:
 def leave(kind: type[Emulator], home: Path | None = None) -> None:
     """What the shell wrote before the app is there after it, and nothing else is."""
     with tempfile.TemporaryDirectory(prefix="sdtui-d-") as directory:
-        state = (home or Path(directory)) / "state"
-        script = f"printf 'before\\r\\n'; read _; {sys.executable} {APP} {state}; printf 'after\\r\\n'; read _"
-        env = {"PYTHONPATH": str(Path.cwd()), "HOME": str(state.parent)}
-        with kind(["sh", "-c", script], columns=COLUMNS, rows=ROWS, env=env) as terminal:
-            wait_for(lambda: terminal.count_colours() > 2, "the first word", 10)
+        place = home or Path(directory)
+        env = {"PYTHONPATH": str(Path.cwd()), "HOME": str(place)}
+        app = f"{sys.executable} {APP} {place}/state"
+        shell = f"printf 'before\r\n'; : > {place}/ready; read _; {app}; printf 'after\r\n'; : > {place}/done; read _"
+        with kind(["sh", "-c", shell], columns=COLUMNS, rows=ROWS, env=env) as terminal:
+            wait_for((place / "ready").exists, "the shell", 30)
             before = terminal.settled()
             terminal.keys("Return")
+            wait_for((place / "state").exists, "the app", 30)
             wait_for(lambda: terminal.count_colours() > FEW_COLOURS, "the pictures", 30)
             terminal.settled()
             terminal.keys("q")
-            wait_for(lambda: terminal.count_colours() < FEW_COLOURS, "the end of the app", 20)
+            wait_for((place / "done").exists, "the end of the app", 20)
             after = terminal.settled()
+            width, height = map(int, terminal.cell_px(COLUMNS, ROWS))
     left, top = kind.origin_px
-    first_line = (left, top, left + COLUMNS * CELL_PX[0], top + CELL_PX[1])
+    first_line = (left, top, left + COLUMNS * width, top + height)
     assert after.crop(first_line).tobytes() == before.crop(first_line).tobytes(), "the shell's lines are not as they were"
     # Below are the new line that was typed, "after", and nothing.
-    rest = after.crop((left, top + 5 * 19, left + COLUMNS * CELL_PX[0] - 8, top + (ROWS - 1) * CELL_PX[1]))
+    rest = after.crop((left, top + 6 * height, left + (COLUMNS - 1) * width, top + (ROWS - 1) * height))
     assert len(rest.getcolors(1 << 24) or ()) == 1, "something is left on the screen"

@@ -39,6 +39,7 @@ class Display:
             self.name = f":{pipe.readline().strip()}"
         with Path(self._directory, "Xvfb_screen0").open("rb") as file:
             self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.xdotool("mousemove", str(width_px), str(height_px))
 
     def image(self) -> Image.Image:
         """The screen as it is now; quick enough to catch a picture that flickers."""

@@ -29,25 +29,22 @@ PAGE = """<!doctype html><meta charset="utf-8">
 <div id="t"></div><script src="/xterm/lib/xterm.js"></script><script src="/addon-image/lib/addon-image.js"></script>
 <script>
 document.fonts.load("FONT_PXpx 'FONT'").then(() => {
-  const term = new Terminal({cols: COLUMNS, rows: ROWS, fontFamily: "'FONT'", fontSize: FONT_PX, allowProposedApi: true,
-                             cursorBlink: false, scrollback: 0,
+  const term = new Terminal({fontFamily: "'FONT'", fontSize: FONT_PX, allowProposedApi: true, cursorBlink: false, scrollback: 0,
                              windowOptions: {getWinSizePixels: true, getCellSizePixels: true}});
   term.loadAddon(new ImageAddon.ImageAddon());
   term.open(document.getElementById("t"));
   const socket = new WebSocket("ws://" + location.host + "/pty");
   socket.binaryType = "arraybuffer";
-  const tell = () => {
+  const fit = () => {
     const cell = term._core._renderService.dimensions.css.cell;
+    term.resize(Math.floor(innerWidth / cell.width), Math.floor(innerHeight / cell.height));
     socket.send(JSON.stringify({columns: term.cols, rows: term.rows, cell: [cell.width, cell.height]}));
   };
-  socket.onopen = () => { tell(); term.focus(); };
+  socket.onopen = () => { fit(); term.focus(); };
   socket.onmessage = event => term.write(new Uint8Array(event.data));
   term.onData(data => socket.send(new TextEncoder().encode(data)));
   term.onBinary(data => socket.send(Uint8Array.from(data, c => c.charCodeAt(0))));
-  addEventListener("resize", () => {
-    const cell = term._core._renderService.dimensions.css.cell;
-    term.resize(Math.floor(innerWidth / cell.width), Math.floor(innerHeight / cell.height)); tell();
-  });
+  addEventListener("resize", fit);
 });
 </script>"""
 CHROMIUM = (
@@ -64,12 +61,11 @@ CHROMIUM = (
 class Bridge:
     """One page, one program."""
 
-    def __init__(self, modules: Path, told: Path, columns: int, rows: int, program: list[str]) -> None:
+    def __init__(self, modules: Path, told: Path, program: list[str]) -> None:
         self._modules = modules
         self._told = told
         self._program = program
-        page = PAGE.replace("FONT_PX", str(FONT_PX)).replace("FONT", FONT)
-        self._page = page.replace("COLUMNS", str(columns)).replace("ROWS", str(rows)).encode()
+        self._page = PAGE.replace("FONT_PX", str(FONT_PX)).replace("FONT", FONT).encode()
         self._master = -1
         self.ended = asyncio.Event()
 
@@ -156,7 +152,7 @@ def _frame(data: bytes) -> bytes:
 async def main() -> None:
     """Serve until the program or the page ends."""
     modules, told, columns, rows, profile, *program = sys.argv[1:]
-    bridge = Bridge(Path(modules), Path(told), int(columns), int(rows), program)
+    bridge = Bridge(Path(modules), Path(told), program)
     server = await asyncio.start_server(bridge.serve, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     size = f"--window-size={int(columns) * 8},{int(rows) * 17}"

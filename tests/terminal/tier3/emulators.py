@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.terminal.real import CELL_PX, Emulator, Kitty, SixelXterm, TmuxInKitty, TmuxInXterm
 from tests.terminal.real.emulators import FONT, FONT_SIZE
@@ -74,6 +74,11 @@ class Foot(Emulator):
     zoom_key = "ctrl+equal"
     resizable = False
 
+    def __init__(self, command: list[str], **options: Any) -> None:
+        super().__init__(command, **options)
+        # weston draws a pointer itself: out of the way with it.
+        self.display.xdotool("mousemove", *(str(length - 1) for length in self.size_px()))
+
     def command(self, program: list[str], columns: int, rows: int) -> list[str]:
         run = self.directory / "wayland"
         run.mkdir(mode=0o700)
@@ -97,7 +102,7 @@ class Konsole(Emulator):
     name = "konsole"
     tools = ("konsole", "dbus-run-session")
     window_class = "konsole"
-    version_command = ("konsole", "--version")
+    version_command = ("env", "QT_QPA_PLATFORM=offscreen", "konsole", "--version")
     zoom_key = "ctrl+plus"
     # A toolbar that no setting hides, and a rim.
     origin_px = (3, 32)
@@ -122,6 +127,8 @@ class Mlterm(Emulator):
     tools = ("mlterm",)
     window_class = "mlterm"
     version_command = ("mlterm", "--version")
+    origin_px = (2, 2)
+    beside_px = (4, 4)
     environment: ClassVar[Mapping[str, str]] = {"COLORTERM": "truecolor"}
 
     def command(self, program: list[str], columns: int, rows: int) -> list[str]:
