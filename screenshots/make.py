@@ -1,4 +1,7 @@
-"""Make the pictures of this folder from the running program, in xterm on a virtual X server: `make screenshots`."""
+"""Make the pictures of this folder from the running program, in terminals on a virtual X server: `make screenshots`.
+
+`python screenshots/make.py NAME...` makes only those.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,43 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from tests.terminal.real import Xterm, missing_tools, wait_for  # noqa: E402  (the checkout is no package)
+from tests.terminal.real import (  # noqa: E402  (the checkout is no package)
+    Alacritty,
+    Emulator,
+    Kitty,
+    SixelXterm,
+    TmuxInXterm,
+    Xterm,
+    wait_for,
+)
 
 SDTUI = [sys.executable, "-m", "sdtui"]
+
+
+class Shot(NamedTuple):
+    """One picture of the screen."""
+
+    name: str
+    terminal: type[Emulator]
+    columns: int
+    rows: int
+    prompt: str
+    theme: str
+
+
 SHOTS = (
-    # name, columns, rows, prompt, theme
-    ("create", 160, 45, "a red cat in the desert", "sdtui-dark"),
-    ("create-light", 160, 45, "a blue boat in the snow", "sdtui-light"),
-    ("create-80x24", 80, 24, "a yellow car in the city", "sdtui-dark"),
+    Shot("create", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark"),
+    Shot("create-light", Xterm, 160, 45, "a blue boat in the snow", "sdtui-light"),
+    Shot("create-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark"),
+    Shot("kitty", Kitty, 140, 40, "a red cat in the desert", "sdtui-dark"),
+    Shot("xterm", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
+    Shot("alacritty", Alacritty, 140, 40, "a red cat in the desert", "sdtui-dark"),
+    Shot("tmux", TmuxInXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
 )
 
 
@@ -35,34 +63,36 @@ def _environment(home: str, theme: str) -> dict[str, str]:
     }
 
 
-def shoot(name: str, columns: int, rows: int, prompt: str, theme: str) -> Path:
+def shoot(shot: Shot) -> Path:
     """Type a prompt, generate, and take the screen when the picture is finished."""
+    path = HERE / f"{shot.name}.png"
     with tempfile.TemporaryDirectory(prefix="sdtui-s-") as home:
-        env = _environment(home, theme)
+        env = _environment(home, shot.theme)
         # The worker is warm before the shot, so that the picture shows the app's usual speed.
         warm = [*SDTUI, "generate", "a green tree in the meadow", "--steps", "2"]
         subprocess.run(warm, env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with Xterm(SDTUI, columns=columns, rows=rows, env=env) as xterm:
-            xterm.wait_for_app()
-            xterm.type(prompt)
-            xterm.keys("F5")
+        with shot.terminal(SDTUI, columns=shot.columns, rows=shot.rows, env=env) as terminal:
+            terminal.wait_for_app()
+            terminal.type(shot.prompt)
+            terminal.keys("F5")
             wait_for(lambda: len(list(Path(home, "out").glob("[!.]*.png"))) > 1, "the picture")
-            shot = HERE / f"{name}.png"
-            xterm.settled(shot)
-            xterm.keys("ctrl+q")
-            wait_for(xterm.ended, "the end of the app")
+            terminal.settled(path)
+            terminal.keys("ctrl+q")
+            wait_for(terminal.ended, "the end of the app")
         subprocess.run([*SDTUI, "server", "stop"], env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
-    return shot
+    return path
 
 
 def main() -> int:
-    """Make every shot; the exit code says whether the programs for it are here."""
-    missing = missing_tools(*Xterm.needed())
-    if missing:
-        sys.stderr.write(f"To make the screenshots, install: {', '.join(missing)}.\n")
-        return 2
-    for row in SHOTS:
-        sys.stdout.write(f"{shoot(*row)}\n")
+    """Make every shot, or those named; the exit code says whether the programs for it are here."""
+    names = sys.argv[1:] or [shot.name for shot in SHOTS]
+    for shot in SHOTS:
+        if shot.name not in names:
+            continue
+        if reason := shot.terminal.why_not():
+            sys.stderr.write(f"{shot.name}: {reason}\n")
+            return 2
+        sys.stdout.write(f"{shoot(shot)}\n")
     return 0
 
 
