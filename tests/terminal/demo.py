@@ -48,7 +48,11 @@ class Demo:
         directories = {f"XDG_{name}_HOME": str(self._home / name.lower()) for name in XDG}
         env = {"HOME": str(self._home), "XDG_RUNTIME_DIR": str(self._home / "run"), **directories, "PYTHONPATH": str(Path.cwd())}
         command = [sys.executable, str(APP), str(self._state)]
-        self.terminal = kind(command, columns=COLUMNS, rows=ROWS, env=env)
+        try:
+            self.terminal = kind(command, columns=COLUMNS, rows=ROWS, env=env)
+        except BaseException:
+            shutil.rmtree(self._home, ignore_errors=True)
+            raise
 
     @property
     def state(self) -> State:

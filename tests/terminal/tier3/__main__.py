@@ -125,6 +125,8 @@ def main() -> int:
             continue
         rows.append(examine(kind, evidence))
         sys.stdout.write(table(rows[-1:]).splitlines()[-1] + "\n")
+    if not any(evidence.iterdir()):
+        evidence.rmdir()
     if not wanted:
         write(table(rows) + (f"\n\nNot tried: {'; '.join(skipped)}." if skipped else ""))
     return int(any("no" in row.steps.values() or row.left != "nothing" for row in rows))
