@@ -73,6 +73,7 @@ class KittySink(ImageSink):
         """
         super().__init__(cell)
         self._below = below and not in_tmux
+        self._smooth = smooth
         self._least_px = _LEAST_PX if smooth else _LEAST_BLOCKY_PX
         self._edits = edits and not in_tmux
         self._in_tmux = in_tmux
@@ -110,11 +111,16 @@ class KittySink(ImageSink):
     def _pixels(self, image: Image, spot: Spot, budget_bytes: int | None) -> _Pixels:
         limit = self._limit_bytes
         if budget_bytes is None:
-            whole = _Pixels.png(within(image, max(spot_px(spot, self.cell))))
+            whole = _Pixels.png(self._as_large_as_seen(image, spot))
             return whole if limit is None or whole.sent_bytes <= limit else _live(image, limit, self._least_px)
         if self._in_tmux:  # a new image for each frame, so the characters that stand for it go again
             budget_bytes -= spot.columns * spot.rows * _PLACEHOLDER_BYTES
         return _live(image, min(budget_bytes, _LIVE_LIMIT_BYTES if limit is None else limit), self._least_px)
+
+    def _as_large_as_seen(self, image: Image, spot: Spot) -> Image:
+        """No more pixels than the spot has; as many, where the terminal would enlarge to squares."""
+        longer_px = max(spot_px(spot, self.cell))
+        return within(image, longer_px) if self._smooth else enlarged(within(image, longer_px), longer_px)
 
     def _swap(self, data: _Pixels, spot: Spot) -> list[bytes]:
         """A new image over the old one, which goes when the new one is there: nothing flickers."""
@@ -168,7 +174,7 @@ class KittySink(ImageSink):
         check(frame, spot)
         self._quiet = 2  # a command has ended before an answer comes, which would be typed into the shell
         picture = self._proportioned(frame.image(), spot)
-        data, image = _Pixels.png(within(picture, max(spot_px(spot, self.cell)))), next(_IDS)
+        data, image = _Pixels.png(self._as_large_as_seen(picture, spot)), next(_IDS)
         if self._in_tmux:
             parts = self._transmit(f"a=t,i={image}", data)
             parts.append(self._command(f"a=p,U=1,i={image},c={columns},r={rows}"))
