@@ -94,6 +94,11 @@ class KittySink(ImageSink):
         return self._below
 
     @property
+    def may_be_lost(self) -> bool:  # type: ignore[override]
+        """tmux drops what it should pass on while its terminal is behind."""
+        return self._in_tmux
+
+    @property
     def image_id(self) -> int | None:
         """The image that the terminal holds now; its answers name it."""
         return self._image

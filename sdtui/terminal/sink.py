@@ -33,6 +33,9 @@ class ImageSink(ABC):
     is_divisible: ClassVar[bool] = True
     """Whether parts may be left out, as when the picture has no place any more; else the rest is worth nothing."""
 
+    may_be_lost: ClassVar[bool] = False
+    """Whether somebody on the way drops a picture now and then without a word, so that a last one is better sent twice."""
+
     def __init__(self, cell: CellSize = USUAL_CELL) -> None:
         self.cell = cell
         """May be changed at any time, as when the user picks a larger font; the next `show` minds it."""

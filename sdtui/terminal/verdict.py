@@ -250,7 +250,12 @@ def _sixel(report: Report) -> _Judged:
     if report.capabilities.multiplexer == "tmux":
         if report.tmux is None or "sixel" not in report.tmux.features:
             return False, "tmux knows sixel, but not that the terminal around it does.", True
-        return True, "tmux knows sixel, and that the terminal around it does.", True
+        # Seen in 3.5a: while frames move under a dialog, it paints parts of an older one over it.
+        return (
+            False,
+            "tmux can leave parts of sixel pictures over dialogs; asked for by name, they are drawn all the same.",
+            False,
+        )
     return True, "The terminal's attributes (DA1) name sixel.", True
 
 

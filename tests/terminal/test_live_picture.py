@@ -300,6 +300,20 @@ def test_on_a_slow_line_a_finished_picture_comes_small_first(tmp_path: Path) -> 
         assert small * 3 < whole
 
 
+def test_through_tmux_which_may_drop_it_a_last_picture_is_sent_once_more(tmp_path: Path, tmux_in_kitty: dict[str, str]) -> None:
+    with demo(tmp_path, TMUX, environment=tmux_in_kitty) as stage:
+        stage.until(lambda: len(_images(stage)) == 4, "two pictures, each sent twice")
+        stage.until_quiet()
+        assert len(_images(stage)) == 4
+        assert stage.terminal.look().images_held == 2
+
+
+def _images(stage: Stage) -> set[bytes]:
+    """The ids of the images that were sent, but for the probe's of one pixel."""
+    sent = re.findall(rb"\x1b_Ga=t,i=(\d+),", stage.terminal.output())
+    return set(sent)
+
+
 def _transmissions(stage: Stage) -> list[bytes]:
     """The base64 of each image that was sent, its chunks joined."""
     found: list[bytes] = []

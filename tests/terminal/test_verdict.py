@@ -40,7 +40,7 @@ BEST = {
     "ghostty": "kitty",
     "iterm2": "iterm2",
     "tmux 3.5a in kitty, passing on": "kitty",
-    "tmux 3.5a in xterm with sixel": "sixel",
+    "tmux 3.5a in xterm with sixel": "half",
     "tmux 3.5a in alacritty": "quadrant",
     "tmux 3.5a in konsole, passing on": "quadrant",
     "silent": "half",
@@ -175,6 +175,12 @@ def test_two_terminals_on_one_tmux_session_get_cells():
     report = report_of(TMUX_35, tmux=msgspec.structs.replace(IN_KITTY, clients=2))
     assert judge(report).best == "sextant"
     assert any("detach" in sentence for sentence in judge(report).advice)
+
+
+def test_sixel_in_tmux_is_drawn_when_asked_for_by_name():
+    verdict = judge(DESCRIBED["tmux 3.5a in xterm with sixel"])
+    assert choose("auto", verdict) == ("half", "")
+    assert choose("sixel", verdict) == ("sixel", "")
 
 
 def test_sixel_that_tmux_claims_for_itself_is_not_believed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _LEAST_PX: Final = 64
 """Also while the picture is hidden or tiny: it may be shown or grow before the job is over."""
+_REPEAT_S: Final = 1.0
+"""When whatever was in the way has passed."""
 _STILL_BYTES: Final = 300_000
 """About what a finished picture takes; on a line that is slow for it a small one goes first."""
 
@@ -88,6 +91,7 @@ class LivePicture(Widget):
         """Whether something else was written over the sink's cells since they were drawn."""
         self._cells: CellPicture | None = None
         self._cells_version = -1
+        self._repeated: Drawn | None = None
         self._on_screen = False
         """Whether the sink's picture lies somewhere on the screen."""
         self._burst: Burst | None = None
@@ -290,6 +294,15 @@ class LivePicture(Widget):
         if newly_placed and sink.lies_below_text:
             self.refresh()  # the cells before it are emptied
         await self._display.settle(done)
+        if sink.may_be_lost and self._repeated != todo:
+            self.set_timer(_REPEAT_S, partial(self._repeat, todo))
+
+    def _repeat(self, drawn: Drawn) -> None:
+        """Send a picture that may have been lost once more, if no other has taken its place."""
+        if self._drawn == drawn:
+            self._repeated = drawn
+            self._held, self._damaged = None, True
+            self._wake()
 
     async def _paint_cells(self, todo: Drawn) -> None:
         frame, spot = self._frame, todo.view.spot
