@@ -50,7 +50,7 @@ def _for_tmux(report: Report, identity: Identity) -> Iterator[str]:
         yield "Pictures need the tmux session to be shown by one terminal only: detach the others (tmux detach -a)."
     if identity.name in _SIXEL_LIKE and "sixel" not in tmux.features:
         if _SIXEL in (report.answers.device_attributes or ()):
-            yield "If the terminal around tmux shows sixel, put into ~/.tmux.conf: set -as terminal-features ',*:sixel', and use --image-protocol sixel."
+            yield "For sixel inside tmux: set -as terminal-features ',*:sixel' in ~/.tmux.conf, and --image-protocol sixel here."
         else:
             yield "For sixel inside tmux, tmux 3.4 or newer is needed, built with sixel."
     if "RGB" not in tmux.features and not kitty_like:  # their terminfo says it to tmux
