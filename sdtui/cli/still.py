@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sdtui.metadata import MetadataError, read_png
-from sdtui.terminal.picture import Frame
+from sdtui.terminal.picture import FORMATS, Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Pillow knows more, but starts Ghostscript for one of them."""
 _ORIENTATION: Final = 0x0112
 _LYING: Final = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -98,13 +96,13 @@ def _opened(name: str) -> Iterator[Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(name, formats=_FORMATS) as image:
+            with Image.open(name, formats=FORMATS) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         most = Image.MAX_IMAGE_PIXELS or 0
         raise PictureError(f"{name} has too many pixels: up to {most:,} are unpacked.") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{name} is no picture that can be read; {', '.join(_FORMATS)} files are.") from None
+        raise PictureError(f"{name} is no picture that can be read; {', '.join(FORMATS)} files are.") from None
     except MemoryError:
         raise PictureError(f"{name} has more pixels than there is memory for.") from None
     except Exception as error:  # a decoder that meets a damaged file raises whatever it stumbles over

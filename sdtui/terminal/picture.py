@@ -45,6 +45,8 @@ class CellSize(msgspec.Struct, frozen=True):
     height_px: float
 
 
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow knows more, but starts Ghostscript for one of them."""
 USUAL_CELL: Final = CellSize(8, 16)
 """Where a terminal does not say: nearly all fonts are about twice as high as wide."""
 
@@ -70,7 +72,7 @@ def read_picture(path: Path, limit_px: int = 1024) -> Frame:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.draft("RGB", (limit_px, limit_px))
             picture = image.convert("RGB")
     except Image.DecompressionBombError as error:
