@@ -21,7 +21,9 @@ _UNMEASURABLE_S: Final = 0.004
 """What drains faster than this is as fast as the machine; a rate would be noise."""
 _SMOOTHING: Final = 0.4
 LOST_S: Final = 3.0
-"""An acknowledgement that has not come by then is not waited for any longer."""
+"""An acknowledgement that has not come so long after it was due is not waited for any longer."""
+_SLOWEST_BYTES_PER_S: Final = 10_000.0
+"""Of a line that is not known: 80 kilobits a second. Giving up too early would let pictures pile up on it."""
 _SEEN: Final = 12
 """Frames behind the shown rate: steady, and yet follows a change within seconds."""
 _NEAR_S: Final = 0.03
@@ -45,20 +47,27 @@ class Pacer:
         self._frames: deque[tuple[float, int]] = deque(maxlen=_SEEN)
 
     @property
+    def patience_s(self) -> float:
+        """How long after it was sent the frame in flight is waited for."""
+        size_bytes = self._sent[1] if self._sent is not None else 0
+        slowly = _SLOWEST_BYTES_PER_S if self.bytes_per_s is None else self.bytes_per_s / 4
+        return LOST_S + (self.latency_s or 0.0) + size_bytes / max(slowly, 1.0)
+
+    @property
     def in_flight(self) -> bool:
         """Whether a frame was sent that the terminal has not acknowledged; one that seems lost counts no longer."""
-        return self._sent is not None and self._clock() - self._sent[0] < LOST_S
+        return self._sent is not None and self._clock() - self._sent[0] < self.patience_s
 
     def wait_s(self) -> float:
         """How long until the line may carry another frame; while one is in flight, until it would count as lost."""
         now = self._clock()
         if self._sent is not None:
             started, size_bytes = self._sent
-            if now < started + LOST_S:
-                return started + LOST_S - now
+            if now < started + self.patience_s:
+                return started + self.patience_s - now
             # The line is slow beyond measure, or somebody swallowed the answer: go on with less.
             self._sent = None
-            self._learn(size_bytes / LOST_S)
+            self._learn(size_bytes / (now - started))
         return max(0.0, self._due_at - now)
 
     def sent(self, size_bytes: int, *, live: bool = True) -> None:

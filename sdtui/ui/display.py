@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
-from sdtui.terminal.pacing import LOST_S, Pacer
+from sdtui.terminal.pacing import Pacer
 from sdtui.terminal.picture import USUAL_CELL, CellSize
 from sdtui.terminal.writer import Burst, TerminalWriter
 
@@ -154,7 +154,7 @@ class Display:
     async def settle(self, done: asyncio.Future[None]) -> None:
         """Wait for the end of a picture, and learn from how long it took."""
         try:
-            await asyncio.wait_for(asyncio.shield(done), LOST_S)
+            await asyncio.wait_for(asyncio.shield(done), self.pacer.patience_s)
         except TimeoutError:
             self._losses += 1
             if self._losses >= _LOSSES:
@@ -218,9 +218,11 @@ class Display:
             self._answer.notify_all()
 
     def acknowledge(self) -> None:
-        """The same, in the event loop."""
+        """The same, in the event loop. Who answers late does answer."""
         if self._waiting:
             _finish(self._waiting.popleft())
+        elif self._verdict is not None and self._verdict.acknowledges:
+            self._acknowledges, self._losses = True, 0
 
     def lost_images(self, image_id: int) -> None:
         """The terminal said that it no longer has an image, as when others used up its memory."""

@@ -65,8 +65,10 @@ def test_a_frame_is_waited_for_and_then_given_up() -> None:
     line = Line(100_000, 0.05)
     line.pacer.sent(50_000)
     assert line.pacer.in_flight
-    assert line.pacer.wait_s() == pytest.approx(LOST_S)
-    line.now_s += LOST_S + 0.1
+    patience_s = line.pacer.patience_s
+    assert patience_s > LOST_S + 50_000 / 20_000, "on a line of 20 kB/s it would not be lost yet"
+    assert line.pacer.wait_s() == pytest.approx(patience_s)
+    line.now_s += patience_s + 0.1
     assert not line.pacer.in_flight
     assert line.pacer.wait_s() == 0
     assert line.pacer.budget_bytes() < 50_000
@@ -87,6 +89,13 @@ def test_the_figures_are_those_of_the_last_live_frames() -> None:
     assert figures[1] == pytest.approx(5.0)
     line.now_s += LOST_S + 1
     assert line.pacer.figures() is None
+
+
+def test_a_large_picture_on_a_slow_line_is_waited_for_until_it_must_be_there() -> None:
+    line = Line(15_000, 0.1)
+    line.send(1500)
+    line.pacer.sent(400_000)
+    assert line.pacer.patience_s > 400_000 / 15_000
 
 
 def test_an_answer_to_nothing_changes_nothing() -> None:
