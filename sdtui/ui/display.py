@@ -181,8 +181,12 @@ class Display:
     # --- what the driver tells -------------------------------------------------------------------------------------
 
     def start(self, writer: TerminalWriter) -> None:
-        """The terminal is ours, and holds nothing of what it may have held before."""
+        """The terminal is ours, and holds nothing of what it may have held before; nor does it owe us an answer."""
         self._writer = writer
+        while self._waiting:
+            _finish(self._waiting.popleft())
+        with self._answer:
+            self._unanswered = 0
         for sink in self._sinks:
             sink.forget()
         self._ask_first()
