@@ -44,7 +44,11 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_timeout_s: Annotated[float, Meta(ge=1)] = 1800.0
     """The server leaves after so long with no client and no job."""
     max_clients: Annotated[int, Meta(ge=1, le=1000)] = 32
-    max_queued: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    max_queued: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
+    max_attempts: Annotated[int, Meta(ge=0, le=100)] = 3
+    """A job is begun again after so many workers died under it; after one more it fails."""
+    tape_budget_mb: Annotated[int, Meta(ge=0, le=10_000_000)] = 2000
+    """Tapes of ended jobs are kept up to this size, the newest ones; 0 keeps none."""
 
 
 class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +60,7 @@ class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`auto` uses the full VAE only while previews stay below this share of the time."""
 
 
+Notify = Literal["off", "auto", "bell", "osc9", "osc99"]
 ImageProtocol = Literal["auto", "kitty", "iterm2", "sixel", "sextant", "quadrant", "half"]
 
 
@@ -64,6 +69,10 @@ class Terminal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     image_protocol: ImageProtocol = "auto"
     """How pictures are drawn; `auto`: the best that the terminal says it can."""
+    notify: Notify = "off"
+    """How the end of a job is announced: a bell, a desktop notice (OSC 9, OSC 99), or `auto`, what the terminal knows."""
+    notify_after_s: Annotated[float, Meta(ge=0)] = 5.0
+    """Only jobs that took so long are announced."""
 
 
 class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +82,10 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """CPU threads for torch; 0: all cores."""
     offline: bool = False
     """Never ask the hub, use the cache alone."""
+    tape: bool = True
+    """Record each step, so that a job can go on after a crash and its steps can be looked at later."""
+    allow_pickle: bool = False
+    """Load `.bin` and `.ckpt` weights too, with torch's `weights_only`; a pickle can run code when it is read."""
     command: str = ""
     """How the server starts the worker, such as `nice -n 5 python -m sdtui.worker`; empty: with its own Python."""
 
@@ -125,6 +138,16 @@ def database_path() -> Path:
 def database_lock_path() -> Path:
     """Held by the one server that works on the database; says its process id and where its socket is."""
     return data_dir() / "server.lock"
+
+
+def tapes_dir() -> Path:
+    """One directory a job: its recorded steps, and which of its pictures are saved."""
+    return data_dir() / "tapes"
+
+
+def worker_record_path() -> Path:
+    """Which worker process a server started, so that the next server can end it if it was left behind."""
+    return data_dir() / "worker.json"
 
 
 def server_log_path() -> Path:
