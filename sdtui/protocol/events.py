@@ -112,11 +112,15 @@ class ServerStatus(Message, frozen=True, kw_only=True):
 
 
 class WorkerDied(Message, frozen=True, kw_only=True):
-    """The worker ended without being asked to; a new one is started."""
+    """The worker ended without being asked to; a new one is started, unless `given_up`."""
 
     reason: str
     exit_code: int | None
     log_tail: str
+    given_up: bool = False
+    """No other worker is started until somebody asks: the last ones died without beginning a job."""
+    given_up: bool = False
+    """No other worker is started until somebody asks: the last ones died without beginning a job."""
 
 
 # --- the worker and its model ---------------------------------------------------------------------------------------

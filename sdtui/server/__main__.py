@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from sdtui import settings
-from sdtui.server.database import DatabaseError
 from sdtui.server.endpoint import AlreadyRunning, Endpoint, EndpointError, Lock
 from sdtui.server.logfile import output_is, redirect_output
+from sdtui.server.schema import DatabaseError
 from sdtui.server.server import Server
 from sdtui.server.store import Store
 

@@ -1,14 +1,16 @@
 """Jobs, images and events in SQLite. Plain blocking code; `store.Store` runs it in its one thread.
 
-The events are the record: the state of a job is derived from them, in the transaction that writes them.
+The events are the record: what follows from them for their job is written in the same transaction. What no event says,
+such as a job's place in the queue, comes as a `Change`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -18,56 +20,36 @@ from sdtui.protocol import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    JobInterrupted,
+    JobPaused,
+    JobResumed,
     JobRow,
     JobStarted,
     Message,
+    PromptTokens,
+    StageFinished,
+    StageStarted,
+    StepFinished,
     Submit,
 )
+from sdtui.server.job import Job
+from sdtui.server.schema import DatabaseError, migrate
 
-SCHEMA_VERSION: Final = 1
-APPLICATION_ID: Final = 0x73647475
-"""`sdtu`; lets file(1) and us tell this database from any other."""
-_SCHEMA: Final = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY,
-    job TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
-    submit BLOB NOT NULL,
-    params BLOB NOT NULL,
-    created_at REAL NOT NULL,
-    started_at REAL,
-    finished_at REAL,
-    reason TEXT
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state) WHERE state IN ('queued', 'running');
-CREATE TABLE images (
-    number INTEGER PRIMARY KEY,
-    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
-    path TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    image_index INTEGER NOT NULL,
-    width_px INTEGER NOT NULL,
-    height_px INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    saved_at REAL NOT NULL
-) STRICT;
-CREATE INDEX images_by_job ON images (job);
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY,
-    job TEXT NOT NULL REFERENCES jobs (job) ON DELETE CASCADE,
-    at REAL NOT NULL,
-    type TEXT NOT NULL,
-    payload BLOB NOT NULL
-) STRICT;
-CREATE INDEX events_by_job ON events (job, seq);
-"""
+_COLUMNS: Final = (
+    "job, state, params, created_at, started_at, finished_at, reason, priority, attempts, batch_index, steps_done, total_steps,"
+    " copy_of, submit, rank, seed"
+)
+_NAMES: Final = tuple(name.strip() for name in _COLUMNS.split(","))
+_SELECT: Final = f"SELECT {_COLUMNS} FROM jobs "  # noqa: S608  # the columns above, nothing from outside
+_NEWEST_FIRST: Final = "ORDER BY number DESC LIMIT ? OFFSET ?"
+_ENDED_FIRST: Final = "WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, number DESC LIMIT ? OFFSET ?"
+_CHANGEABLE: Final = frozenset(_NAMES) - {"job", "created_at", "copy_of"}
+_LIGHT: Final = (StageStarted, StageFinished, PromptTokens, StepFinished)
+"""What the last moments before a power failure may cost; everything else is on the disk before it is told."""
 _params_decoder: Final = msgspec.msgpack.Decoder(GenerationParams)
 _submit_decoder: Final = msgspec.msgpack.Decoder(Submit)
-_encoder: Final = msgspec.msgpack.Encoder()
-
-
-class DatabaseError(Exception):
-    """A database that cannot be used; the text names the file and says what to do."""
+encode_value: Final = msgspec.msgpack.Encoder().encode
+Listed = Literal["all", "ended"]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -81,11 +63,27 @@ class Entry(msgspec.Struct, frozen=True):
     """The event's MessagePack, as it went over the wire."""
 
 
-class Dispatched(msgspec.Struct, frozen=True):
-    """A job was handed to the worker."""
+class Change(msgspec.Struct, frozen=True):
+    """New values of columns of a job."""
 
     job: str
-    at: float
+    values: dict[str, Any]
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A job's record goes."""
+
+    job: str
+
+
+class QueueValue(msgspec.Struct, frozen=True):
+    """Something about the queue as a whole."""
+
+    key: str
+    value: str
+
+
+Write = Entry | Change | Removal | QueueValue
 
 
 class Database:
@@ -101,7 +99,9 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             raise DatabaseError(f"The database {path} cannot be opened: {error}.") from error
         try:
-            self._prepare()
+            self._sqlite.execute("PRAGMA busy_timeout = 5000")
+            self._sqlite.execute("PRAGMA journal_mode = WAL")
+            migrate(self._sqlite, path)
         except sqlite3.Error as error:
             self._sqlite.close()
             raise DatabaseError(f"The database {path} cannot be used: {error}. Move it away to start a new one.") from error
@@ -109,55 +109,62 @@ class Database:
             self._sqlite.close()
             raise
 
-    def _prepare(self) -> None:
-        self._sqlite.execute("PRAGMA busy_timeout = 5000")
-        version: int = self._sqlite.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise DatabaseError(
-                f"The database {self._path} has version {version}; this sdtui knows versions up to {SCHEMA_VERSION}. "
-                "Use the newer sdtui, or move the file away to start a new one."
-            )
-        self._sqlite.execute("PRAGMA journal_mode = WAL")
-        self._sqlite.execute("PRAGMA synchronous = NORMAL")  # in WAL mode: safe against our crash, no fsync a commit
-        self._sqlite.execute("PRAGMA foreign_keys = ON")
-        if version == 0:
-            self._sqlite.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
-            )
-
     def close(self) -> None:
         """Close the connection; the write-ahead log is folded into the file."""
         self._sqlite.close()
 
-    def last_seq(self) -> int:
-        """The highest event number, 0 when there is none."""
-        return int(self._sqlite.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+    # --- writing ----------------------------------------------------------------------------------------------------
 
-    def add_job(self, submit: Submit, entry: Entry) -> bool:
-        """Add a queued job with its first event; False when there is a job of that name."""
-        params = _encoder.encode(submit.params)
+    @contextmanager
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing; `durable` survives a power failure too, and else only the end of this process."""
+        self._sqlite.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         with self._sqlite:
             self._sqlite.execute("BEGIN IMMEDIATE")
+            yield
+
+    def add_job(self, job: Job, entry: Entry) -> bool:
+        """Add a waiting job with its first event; False when there is a job of that name."""
+        row = job.row
+        with self._transaction():
             try:
                 self._sqlite.execute(
-                    "INSERT INTO jobs (job, state, submit, params, created_at) VALUES (?, 'queued', ?, ?, ?)",
-                    (submit.job, _encoder.encode(submit), params, entry.at),
+                    "INSERT INTO jobs (job, state, submit, params, created_at, priority, rank, copy_of)"
+                    " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?)",
+                    (
+                        job.name,
+                        encode_value(job.submit),
+                        encode_value(row.params),
+                        row.created_at,
+                        row.priority,
+                        job.rank,
+                        row.copy_of,
+                    ),
                 )
             except sqlite3.IntegrityError:
                 return False
             self._insert_event(entry)
         return True
 
-    def write(self, entries: Iterable[Entry | Dispatched]) -> None:
-        """Write events and what follows from them for their jobs, all or nothing."""
-        with self._sqlite:
-            self._sqlite.execute("BEGIN IMMEDIATE")
+    def write(self, entries: Iterable[Write]) -> None:
+        """Write events and what follows from them, and changes, in order, all or nothing."""
+        entries = list(entries)
+        light = all(isinstance(entry, Entry) and isinstance(entry.event, _LIGHT) for entry in entries)
+        with self._transaction(durable=not light):
             for entry in entries:
-                if isinstance(entry, Dispatched):
-                    self._sqlite.execute("UPDATE jobs SET state = 'running', started_at = ? WHERE job = ?", (entry.at, entry.job))
-                else:
-                    self._insert_event(entry)
-                    self._follow(entry)
+                self._write(entry)
+
+    def _write(self, entry: Write) -> None:
+        match entry:
+            case Entry():
+                self._insert_event(entry)
+                self._follow(entry)
+            case Change():
+                self._update(entry.job, entry.values)
+            case Removal():
+                self._sqlite.execute("DELETE FROM jobs WHERE job = ?", (entry.job,))
+            case QueueValue():
+                self._sqlite.execute("INSERT OR REPLACE INTO queue (key, value) VALUES (?, ?)", (entry.key, entry.value))
 
     def _insert_event(self, entry: Entry) -> None:
         self._sqlite.execute(
@@ -165,66 +172,88 @@ class Database:
             (entry.seq, entry.job, entry.at, entry.event.__struct_config__.tag, entry.payload),
         )
 
+    def _update(self, job: str, values: dict[str, Any]) -> None:
+        unknown = values.keys() - _CHANGEABLE
+        if unknown:
+            raise sqlite3.ProgrammingError(f"no such columns to change: {', '.join(sorted(unknown))}")
+        settings = ", ".join(f"{name} = ?" for name in values)
+        statement = f"UPDATE jobs SET {settings} WHERE job = ?"  # noqa: S608  # names of columns, checked above
+        self._sqlite.execute(statement, (*values.values(), job))
+
     def _follow(self, entry: Entry) -> None:
+        job = entry.job
         match entry.event:
-            case JobStarted(params=params):
-                self._sqlite.execute("UPDATE jobs SET params = ? WHERE job = ?", (_encoder.encode(params), entry.job))
+            case JobStarted(params=params, seed=seed):
+                self._sqlite.execute("UPDATE jobs SET params = ?, seed = ? WHERE job = ?", (encode_value(params), seed, job))
+            case StepFinished() as step:
+                self._sqlite.execute(
+                    "UPDATE jobs SET batch_index = ?, steps_done = ?, total_steps = ? WHERE job = ?",
+                    (step.batch_index, step.step_index + 1, step.total_steps, job),
+                )
+            case JobResumed(batch_index=batch, steps_done=steps):
+                self._update(job, {"batch_index": batch, "steps_done": steps})
             case ImageSaved() as image:
                 self._insert_image(image, entry.at)
             case JobFinished():
-                self._end(entry, "done", None)
+                self._update(job, {"state": "done", "reason": None, "finished_at": entry.at})
             case JobCancelled():
-                self._end(entry, "cancelled", None)
+                self._update(job, {"state": "cancelled", "reason": None, "finished_at": entry.at})
             case JobFailed(message=message):
-                self._end(entry, "failed", message)
+                self._update(job, {"state": "failed", "reason": message, "finished_at": entry.at})
+            case JobPaused():
+                self._update(job, {"state": "paused", "reason": None})
+            case JobInterrupted(reason=reason):
+                self._update(job, {"state": "interrupted", "reason": reason})
 
     def _insert_image(self, image: ImageSaved, at: float) -> None:
         self._sqlite.execute(
-            "INSERT INTO images (job, path, seed, image_index, width_px, height_px, size_bytes, saved_at)"
+            "INSERT OR IGNORE INTO images (job, path, seed, image_index, width_px, height_px, size_bytes, saved_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (image.job, image.path, image.seed, image.image_index, image.width_px, image.height_px, image.size_bytes, at),
         )
 
-    def _end(self, entry: Entry, state: str, reason: str | None) -> None:
-        self._sqlite.execute(
-            "UPDATE jobs SET state = ?, reason = ?, finished_at = ? WHERE job = ?", (state, reason, entry.at, entry.job)
-        )
+    # --- reading ----------------------------------------------------------------------------------------------------
 
-    def unfinished(self) -> tuple[list[str], list[tuple[Submit, float]]]:
-        """Names of jobs that were running; the queued ones and when they were made; oldest first."""
-        running = self._sqlite.execute("SELECT job FROM jobs WHERE state = 'running' ORDER BY number").fetchall()
-        queued = self._sqlite.execute("SELECT submit, created_at FROM jobs WHERE state = 'queued' ORDER BY number").fetchall()
-        return [row[0] for row in running], [(_submit_decoder.decode(row[0]), row[1]) for row in queued]
+    def last_seq(self) -> int:
+        """The highest event number, 0 when there is none."""
+        return int(self._sqlite.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
-    def state(self, job: str) -> str | None:
-        """The state of a job, None when there is no such job."""
-        row = self._sqlite.execute("SELECT state FROM jobs WHERE job = ?", (job,)).fetchone()
-        return None if row is None else str(row[0])
+    def queue_values(self) -> dict[str, str]:
+        """What is kept about the queue as a whole."""
+        return dict(self._sqlite.execute("SELECT key, value FROM queue"))
 
-    def jobs(self, limit: int) -> list[JobRow]:
-        """Jobs, newest first, with their images."""
-        rows = self._sqlite.execute(
-            "SELECT job, state, params, created_at, started_at, finished_at, reason FROM jobs ORDER BY number DESC LIMIT ?",
-            (limit,),
-        ).fetchall()
-        return [self._row(row) for row in rows]
+    def unended(self) -> list[Job]:
+        """Every job that has not ended, in the order in which they were made."""
+        rows = self._sqlite.execute(_SELECT + "WHERE state NOT IN ('done', 'failed', 'cancelled') ORDER BY number")
+        return [self._job(row) for row in rows.fetchall()]
 
-    def _row(self, row: Sequence[object]) -> JobRow:
-        job, state, params, created_at, started_at, finished_at, reason = row
-        images = self._sqlite.execute("SELECT path FROM images WHERE job = ? ORDER BY number", (job,)).fetchall()
-        return msgspec.convert(
-            {
-                "job": job,
-                "state": state,
-                "params": _params_decoder.decode(params) if isinstance(params, bytes) else None,
-                "created_at": created_at,
-                "started_at": started_at,
-                "finished_at": finished_at,
-                "reason": reason,
-                "images": tuple(image[0] for image in images),
-            },
-            JobRow,
-        )
+    def job(self, name: str) -> Job | None:
+        """A job in any state, None when there is no such job."""
+        row = self._sqlite.execute(_SELECT + "WHERE job = ?", (name,)).fetchone()
+        return None if row is None else self._job(row)
+
+    def jobs(self, which: Listed, limit: int, offset: int = 0) -> list[JobRow]:
+        """Jobs with their images: all, newest first, or those that have ended, the latest end first."""
+        order = _ENDED_FIRST if which == "ended" else _NEWEST_FIRST
+        rows = self._sqlite.execute(_SELECT + order, (limit, offset))
+        return [self._job(row).row for row in rows.fetchall()]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state that occurs."""
+        return dict(self._sqlite.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+
+    def ended_before(self, at: float) -> list[str]:
+        """Names of the jobs that ended before this time."""
+        rows = self._sqlite.execute("SELECT job FROM jobs WHERE finished_at IS NOT NULL AND finished_at <= ?", (at,))
+        return [name for (name,) in rows]
+
+    def _job(self, row: Sequence[Any]) -> Job:
+        *shown, submit, rank, seed = row
+        images = self._sqlite.execute("SELECT path FROM images WHERE job = ? ORDER BY image_index", (shown[0],)).fetchall()
+        values = dict(zip(_NAMES, shown, strict=False))
+        values["params"] = _params_decoder.decode(values["params"])
+        values["images"] = tuple(path for (path,) in images)
+        return Job(_submit_decoder.decode(submit), msgspec.convert(values, JobRow), rank, seed)
 
     def events(self, job: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Numbers and MessagePack of a job's events past number `after`, in order."""

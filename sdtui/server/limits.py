@@ -21,12 +21,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The worker stops within a step; one that has not after this is ended."""
     cancel_while_loading_s: float = 10.0
     """Imports and weights on their way into memory cannot be stopped in the middle."""
+    pause_at_stop_s: float = 5.0
+    """From the order to stop to the end of the worker: a step that takes longer is made again by the next server."""
     stop_s: float = 3.0
     """From the end of the worker's stdin to SIGTERM; torch takes a moment to let go of a GPU."""
     terminate_s: float = 1.0
     """From SIGTERM to SIGKILL."""
-    hung_s: float = 60.0
-    """The worker's heartbeat has a thread of its own; a minute without any sign means that the process is stuck."""
+    hung_s: float = 30.0
+    """The worker's heartbeat has a thread of its own; half a minute without any sign means that the process is stuck."""
+    hung_while_loading_s: float = 300.0
+    """Native code that loads or compiles may keep even that thread from running."""
+    tidy_s: float = 30.0
+    """How far tapes may be over their budget in the meantime."""
     futile_lives: int = 3
     """After so many workers in a row that died without beginning a job, another start mends nothing."""
     settled_s: float = 60.0

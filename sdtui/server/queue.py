@@ -1,40 +1,53 @@
-"""The queue: first in, first out, one job at a time on the one worker."""
+"""The queue: which jobs wait, which one is on the worker, and what becomes of it when either dies.
+
+Memory decides, the database follows in order; a job is told to be queued only once it is stored.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import re
+import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
-from pathlib import PurePath
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol
 
-from sdtui.params import check_params
 from sdtui.protocol import (
-    JOB_ENDS,
+    JOB_STOPS,
     Cancel,
     JobCancelled,
+    JobChanged,
     JobEvent,
     JobFailed,
+    JobInterrupted,
+    JobPaused,
     JobQueued,
     JobRow,
+    JobStarted,
     Message,
-    PreviewReady,
+    Pause,
     QueueChanged,
     Refused,
+    StorageFreed,
+    StorageFull,
     Submit,
     WorkerDied,
 )
+from sdtui.server.job import Job, check_submit
 from sdtui.server.limits import Limits
+from sdtui.server.order import WaitingJobs
 from sdtui.server.store import Store
+from sdtui.server.tapes import Tapes
+from sdtui.settings import Server as ServerSettings
 from sdtui.text import safe_text
 
-_JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""The name goes into file names and onto command lines."""
-_MAX_PREVIEW_PX: Final = 1024
+SERVER_DIED: Final = "The server ended without warning while this job was running."
+SERVER_STOPPED: Final = "The server was stopped while this job was running."
+_STRENGTH: Final = {"after_image": 1, "after_step": 2, "now": 3}
+_FUTILE_JOBS: Final = 2
+"""After so many jobs under which no worker got to work, it is not the jobs' fault, and the rest is kept."""
 log = logging.getLogger(__name__)
 
 
@@ -58,203 +71,387 @@ class Worker(Protocol):
         """Try again after giving up."""
 
 
-class Job:
-    """A job that waits or runs."""
-
-    def __init__(self, submit: Submit, created_at: float) -> None:
-        self.submit = submit
-        self.created_at = created_at
-        self.started_at: float | None = None
-        self.preview: PreviewReady | None = None
-        """The latest one, for a client that comes later."""
-        self.cancelled_at: float | None = None
-        """Monotonic time of the first request to stop it."""
-        self.deadline: asyncio.TimerHandle | None = None
-
-    def row(self) -> JobRow:
-        """The job as clients see it."""
-        return JobRow(
-            job=self.submit.job,
-            state="queued" if self.started_at is None else "running",
-            params=self.submit.params,
-            created_at=self.created_at,
-            started_at=self.started_at,
-        )
-
-
 class JobQueue:
-    """Jobs that wait, and the one that runs. `emit` records and sends an event."""
+    """Jobs that wait, those that are paused, and the one that runs. `emit` records and sends an event."""
 
-    def __init__(self, store: Store, worker: Worker, emit: Callable[[Message], None], limits: Limits, max_queued: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tapes: Tapes,
+        worker: Worker,
+        *,
+        emit: Callable[[Message], None],
+        limits: Limits,
+        settings: ServerSettings,
+    ) -> None:
         self._store = store
+        self._tapes = tapes
         self._worker = worker
         self._emit = emit
         self._limits = limits
-        self._max_queued = max_queued
+        self._settings = settings
         self._arriving: set[str] = set()
+        self._submitting = asyncio.Lock()
         self._stopping = False
         self._free = asyncio.Event()
-        self.waiting: dict[str, Job] = {}
+        self._tidying: set[asyncio.Task[None]] = set()
+        self._worker_trouble = ""
+        self._disk_trouble = ""
+        self._futile_jobs = 0
+        self._tidied_at = -math.inf
+        self.held = False
+        """Nothing is begun until somebody says so."""
+        self.waiting = WaitingJobs()
+        self.paused: dict[str, Job] = {}
         self.running: Job | None = None
+        store.on_trouble = self.advance
+
+    # --- looking at it ----------------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether any job waits or runs."""
-        return bool(self.waiting or self.running or self._arriving)
+        """Whether there is anything to do without being asked again."""
+        return bool(self.running or self._arriving or (self.waiting and not self.held))
 
-    def has(self, job: str) -> bool:
-        """Whether this job waits or runs."""
-        return job in self.waiting or (self.running is not None and self.running.submit.job == job)
+    def find(self, name: str) -> Job | None:
+        """A job that has not ended."""
+        if self.running is not None and self.running.name == name:
+            return self.running
+        return self.waiting.get(name) or self.paused.get(name)
 
-    def restore(self, queued: Iterable[tuple[Submit, float]]) -> None:
-        """Take over what waited when the last server left."""
-        self.waiting.update((submit.job, Job(submit, created_at)) for submit, created_at in queued)
+    def has(self, name: str) -> bool:
+        """Whether this job has not ended."""
+        return self.find(name) is not None
 
-    def rows(self) -> list[JobRow]:
-        """The running and the waiting jobs, oldest first."""
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.paused) + (self.running is not None)
+
+    def rows(self, limit: int, offset: int = 0) -> list[JobRow]:
+        """The running job, those that wait in the order in which they will run, and the paused ones."""
         running = [] if self.running is None else [self.running]
-        return [job.row() for job in (*running, *self.waiting.values())]
+        first = running[offset : offset + limit]
+        start = max(0, offset - len(running))
+        waiting = self.waiting.slice(start, start + limit - len(first))
+        rest = limit - len(first) - len(waiting)
+        start = max(0, start - len(self.waiting))
+        paused = list(self.paused.values())[start : start + rest]
+        return [job.row for job in (*first, *waiting, *paused)]
+
+    def status(self) -> QueueChanged:
+        """How the queue stands."""
+        return QueueChanged(
+            queued=len(self.waiting),
+            running=None if self.running is None else self.running.name,
+            paused=len(self.paused),
+            held=self.held,
+            trouble=safe_text(self._store.trouble or self._disk_trouble or self._worker_trouble),
+        )
+
+    def changed(self, job: Job) -> JobChanged:
+        """A job as it is now, and its place."""
+        waits = job.name in self.waiting
+        position = self.waiting.position(job) + (self.running is not None) if waits else None
+        return JobChanged(job=job.name, row=job.row, position=position)
+
+    # --- beginning and stopping -------------------------------------------------------------------------------------
+
+    def restore(self, jobs: Iterable[Job], values: dict[str, str]) -> None:
+        """Take over what the last server left; what was running then goes on first."""
+        self.held = values.get("held") == "yes"
+        cut_short: list[Job] = []
+        waiting = []
+        for job in jobs:
+            if job.row.state == "running":
+                cut_short.append(job)
+            elif job.row.state == "paused":
+                self.paused[job.name] = job
+            else:
+                waiting.append(job)
+        self.waiting = WaitingJobs(waiting)
+        for job in cut_short:
+            self._interrupt(job, SERVER_DIED)
+        self._tidy_later()
 
     async def stop(self) -> None:
-        """Begin nothing any more; cancel what runs and give it time to end. What waits is for the next server."""
+        """Begin nothing any more; give what runs the time to end its step. All that is left is for the next server."""
         self._stopping = True
         if self.running is not None:
-            self._cancel_running(self.running)
             self._free.clear()
+            self._worker.send(Pause(job=self.running.name))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._free.wait(), self._limits.cancel_s)
+                await asyncio.wait_for(self._free.wait(), self._limits.pause_at_stop_s)
 
-    def end_running(self) -> None:
-        """The worker was taken from under the running job."""
+    async def end(self) -> None:
+        """The worker is gone for good."""
         if self.running is not None:
-            self._emit_end(JobCancelled(job=self.running.submit.job, latency_s=_since(self.running.cancelled_at)))
+            self._after_death(self.running, SERVER_STOPPED, "")
+        await asyncio.gather(*self._tidying, return_exceptions=True)
 
-    async def submit(self, submit: Submit) -> Refused | None:
+    # --- jobs in ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, submit: Submit, copy_of: str | None = None) -> Refused | None:
         """Queue a job, or say why not."""
         refused = check_submit(submit) or self._check_room(submit)
         if refused is not None:
             return refused
-        queued = JobQueued(job=submit.job, params=submit.params, position=len(self.waiting) + (self.running is not None))
         self._arriving.add(submit.job)
         try:
-            if not await self._store.add_job(submit, queued):
-                return Refused(message=f"There is a job {submit.job} already.", field="job", job=submit.job)
-        except sqlite3.Error as error:
-            log.error("job %s could not be stored: %s", submit.job, error)
-            return Refused(message=f"The job could not be stored in {self._store.path}: {error}.", job=submit.job)
+            async with self._submitting:  # first come, first in the order
+                return await self._store_and_queue(Job.new(submit, time.time(), copy_of))
         finally:
             self._arriving.discard(submit.job)
-        self.waiting[submit.job] = Job(submit, time.time())
+
+    async def _store_and_queue(self, job: Job) -> Refused | None:
+        job.rank = self.waiting.last_rank(job.row.priority)
+        before = self.waiting.position(job) + (self.running is not None)
+        queued = JobQueued(job=job.name, params=job.row.params, position=before)
+        try:
+            if not await self._store.add_job(job, queued):
+                return Refused(message=f"There is a job {job.name} already.", field="job", job=job.name)
+        except sqlite3.Error as error:
+            log.error("job %s could not be stored: %s", job.name, error)
+            return Refused(message=f"The job could not be stored in {self._store.path}: {error}.", job=job.name)
+        self.waiting.add(job)
         self._emit(queued)
-        self._worker.wake()
-        self.advance()
+        self.wake()
         return None
 
     def _check_room(self, submit: Submit) -> Refused | None:
         if self._stopping:
             return Refused(message="The server is stopping; try again in a moment.", job=submit.job)
-        if len(self.waiting) + len(self._arriving) >= self._max_queued:
-            message = f"{len(self.waiting):,} jobs wait already, which is the limit (max_queued in [server] of the settings)."
+        if self.has(submit.job):
+            return Refused(message=f"There is a job {submit.job} already.", field="job", job=submit.job)
+        if len(self) + len(self._arriving) >= self._settings.max_queued:
+            message = f"{len(self):,} jobs wait already, which is the limit (max_queued in [server] of the settings)."
             return Refused(message=message, job=submit.job)
         return None
 
+    def wake(self) -> None:
+        """Somebody wants something done: also after giving up on workers."""
+        if self.waiting and not self.held:
+            self._worker.wake()
+        self.advance()
+
     def advance(self) -> None:
         """Hand the next job to the worker if that is free, and say how the queue stands."""
-        if self.running is None and self.waiting and self._worker.ready and not self._stopping:
-            name = next(iter(self.waiting))
-            self.running = self.waiting.pop(name)
-            self.running.started_at = time.time()
-            self._store.dispatched(name)
-            self._worker.send(self.running.submit)
-        running = None if self.running is None else self.running.submit.job
-        self._emit(QueueChanged(queued=len(self.waiting), running=running))
+        able = self._worker.ready and not self._stopping and not self.held and not self._store.trouble
+        if self.running is None and self.waiting and able:
+            self.running = self.waiting.next()
+            submit = self.running.for_worker()
+            self.running.dispatched()
+            self._store.change(self.running.name, state="running", started_at=self.running.row.started_at, reason=None)
+            self._worker.send(submit)
+        self.announce()
 
-    async def cancel(self, job: str) -> Refused | None:
-        """Drop a waiting job, stop the running one, or say why neither."""
-        if self.waiting.pop(job, None) is not None:
-            self._emit_end(JobCancelled(job=job))
-            return None
-        if self.running is not None and self.running.submit.job == job:
-            self._cancel_running(self.running)
-            return None
-        state = await self._store.state(job)
-        known = f"Job {job} has ended already ({state})." if state else f"There is no job {safe_text(job, limit=64)!r}."
-        return Refused(message=known, field="job", job=job)
+    def announce(self) -> None:
+        """Say how the queue stands."""
+        self._emit(self.status())
 
-    def _cancel_running(self, running: Job) -> None:
-        if running.cancelled_at is not None:
+    def put_back(self, job: Job) -> None:
+        """A job that was off the queue is the next one of its priority."""
+        self.waiting.prepend(job)
+        row = job.row
+        self._store.change(job.name, state=row.state, rank=job.rank, attempts=row.attempts, finished_at=None, reason=row.reason)
+
+    # --- jobs out ---------------------------------------------------------------------------------------------------
+
+    def cancel(self, command: Cancel) -> bool:
+        """Drop a job that waits, or stop the running one; False when it has ended or never was."""
+        waiting = self.waiting.pop(command.job) or self.paused.pop(command.job, None)
+        if waiting is not None:
+            self._emit_cancelled(waiting, keep=command.when == "after_step")
+            self.advance()
+            return True
+        if self.running is None or self.running.name != command.job:
+            return False
+        self._ask_to_stop(self.running, command)
+        return True
+
+    async def cancel_waiting(self) -> int:
+        """Cancel every job that waits; how many there were."""
+        jobs = list(self.waiting)
+        for job in jobs:
+            if self.waiting.pop(job.name) is not None:
+                self._emit_cancelled(job, keep=False)
+                await asyncio.sleep(0)  # ten thousand of them must not hold up everybody else
+        self.advance()
+        return len(jobs)
+
+    def _emit_cancelled(self, job: Job, *, keep: bool) -> None:
+        row = job.row
+        if row.steps_done and not keep:
+            self._forget_steps(job)
+        self._emit(JobCancelled(job=job.name, kept_steps=row.steps_done if keep else 0, images=row.images))
+
+    def pause(self, name: str) -> Refused | None:
+        """Take a job out of the queue, or off the worker at the end of its step; None when that is done or under way."""
+        job = self.waiting.pop(name)
+        if job is not None:
+            self._pause(job)
+            self.advance()
+            return None
+        if self.running is not None and self.running.name == name:
+            if isinstance(self.running.asked, Cancel):
+                return Refused(message=f"Job {name} is being cancelled.", field="job", job=name)
+            self._ask_to_stop(self.running, Pause(job=name))
+            return None
+        why = "is paused already" if name in self.paused else "does not wait or run"
+        return Refused(message=f"Job {name} {why}.", field="job", job=name)
+
+    def _pause(self, job: Job, event: JobPaused | None = None) -> None:
+        job.leave_worker("paused", None)
+        self.paused[job.name] = job
+        row = job.row
+        self._emit(event or JobPaused(job=job.name, batch_index=row.batch_index, steps_done=row.steps_done))
+
+    def _ask_to_stop(self, running: Job, command: Cancel | Pause) -> None:
+        if _strength(command) <= _strength(running.asked):
             return
-        running.cancelled_at = time.monotonic()
-        patience_s = self._limits.cancel_while_loading_s if self._worker.loading else self._limits.cancel_s
-        running.deadline = asyncio.get_running_loop().call_later(patience_s, self._force_end, running, patience_s)
-        self._worker.send(Cancel(job=running.submit.job))
+        running.asked, running.asked_at = command, time.monotonic()
+        if isinstance(command, Cancel) and command.when == "now":
+            patience_s = self._limits.cancel_while_loading_s if self._worker.loading else self._limits.cancel_s
+            running.deadline = asyncio.get_running_loop().call_later(patience_s, self._force_end, running, patience_s)
+        self._worker.send(command)
 
     def _force_end(self, running: Job, patience_s: float) -> None:
         if self.running is running:
-            self._worker.kill(f"job {running.submit.job} was cancelled and had not stopped after {patience_s:.0f} s")
+            self._worker.kill(f"job {running.name} was cancelled and had not stopped after {patience_s:.0f} s")
+
+    # --- the running job --------------------------------------------------------------------------------------------
 
     def on_job_event(self, event: JobEvent | Refused) -> None:
         """An event of the running job; those of any other are a worker's mistake."""
-        if self.running is None or event.job != self.running.submit.job:
+        running = self.running
+        if running is None or event.job != running.name:
             log.warning("the worker sent a %s of job %s, which it does not have", type(event).__name__, event.job)
             return
         if isinstance(event, Refused):
-            event = JobFailed(job=self.running.submit.job, message=event.message, field=event.field)
-        if isinstance(event, PreviewReady):
-            self.running.preview = event
-        if isinstance(event, JOB_ENDS):
-            self._emit_end(event)
-        else:
-            self._emit(event)
-
-    def on_worker_died(self, died: WorkerDied) -> None:
-        """The running job ends with the worker: as it was asked to, or with the reason."""
-        if self.running is None:
+            event = JobFailed(job=running.name, message=event.message, field=event.field)
+        if running.is_known(event):
             return
-        job = self.running.submit.job
-        if self.running.cancelled_at is not None:
-            self._emit_end(JobCancelled(job=job, latency_s=_since(self.running.cancelled_at)))
-        else:
-            self._emit_end(JobFailed(job=job, message=died.reason, detail=died.log_tail))
-
-    def fail_waiting(self, died: WorkerDied) -> None:
-        """No worker can be started: whoever waits should know, and not wait on."""
-        for job in list(self.waiting):
-            del self.waiting[job]
-            message = f"No worker could be started, so this job was not begun. {died.reason}"
-            self._emit_end(JobFailed(job=job, message=message, detail=died.log_tail))
-
-    def _emit_end(self, event: Message) -> None:
-        job = getattr(event, "job", "")
-        if self.running is not None and self.running.submit.job == job:
-            if self.running.deadline is not None:
-                self.running.deadline.cancel()
-            self.running = None
-            self._free.set()
+        running.note(event)
+        if isinstance(event, JOB_STOPS):
+            self._off_worker(running, event)
+            return
+        if isinstance(event, JobStarted):
+            self._futile_jobs = 0
         self._emit(event)
+        if isinstance(event, StorageFull | StorageFreed):
+            self._disk_trouble = event.message if isinstance(event, StorageFull) else ""
+            self.announce()
+
+    def _off_worker(self, running: Job, event: Message) -> None:
+        """The worker has let go of the running job."""
+        self._let_go(running)
+        if isinstance(event, JobPaused) and self._stopping and not isinstance(running.asked, Pause):
+            self._interrupt(running, SERVER_STOPPED)
+        elif isinstance(event, JobPaused):
+            self._pause(running, event)
+        else:
+            if isinstance(event, JobCancelled) and not event.kept_steps:
+                self._forget_steps(running)
+            self._emit(event)
+        self.advance()
+        self._tidy_later()
+
+    def _let_go(self, running: Job) -> None:
+        if running.deadline is not None:
+            running.deadline.cancel()
+        self.running = None
+        self._disk_trouble = ""
+        self._free.set()
+
+    def _interrupt(self, job: Job, reason: str, log_tail: str = "") -> None:
+        """Queue a job again that was cut short."""
+        job.leave_worker("interrupted", reason)
+        self.waiting.prepend(job)
+        limit = self._settings.max_attempts
+        attempts = job.row.attempts
+        self._emit(JobInterrupted(job=job.name, reason=reason, attempt=attempts, max_attempts=limit, log_tail=log_tail))
+        self._store.change(job.name, rank=job.rank, attempts=attempts)
+
+    # --- the worker's life ------------------------------------------------------------------------------------------
+
+    def on_worker_ready(self) -> None:
+        """There is a worker that takes jobs."""
+        self._worker_trouble = ""
         self.advance()
 
+    def on_worker_died(self, died: WorkerDied) -> None:
+        """The running job ends as it was asked to, or goes on with the next worker, or has had enough of them."""
+        if self.running is not None:
+            self.running.change(attempts=self.running.row.attempts + 1)
+            self._after_death(self.running, died.reason, died.log_tail)
+        self.advance()
 
-def check_submit(submit: Submit) -> Refused | None:
-    """What is wrong with a submission as far as the server can tell; None when nothing is."""
+    def on_worker_given_up(self, died: WorkerDied) -> None:
+        """Workers die before they get to work: the job that one had is failed, the others are kept until somebody asks."""
+        if self.running is not None:
+            self.running.change(attempts=max(self.running.row.attempts, self._settings.max_attempts) + 1)
+            self._futile_jobs += 1
+            self._after_death(self.running, died.reason, died.log_tail)
+            if self._futile_jobs < _FUTILE_JOBS and self.waiting and not self.held:
+                self._worker.wake()
+                self.announce()
+                return
+        self._futile_jobs = 0
+        self._worker_trouble = f"No worker can be started, the jobs are kept. {died.reason}"
+        self.announce()
 
-    def refused(field: str, message: str) -> Refused:
-        return Refused(message=message, field=field, job=submit.job)
+    def _after_death(self, job: Job, reason: str, log_tail: str) -> None:
+        self._let_go(job)
+        row, asked = job.row, job.asked
+        if isinstance(asked, Cancel):
+            keep = asked.when == "after_step"
+            if not keep:
+                self._forget_steps(job)
+            kept = row.steps_done if keep else 0
+            self._emit(
+                JobCancelled(job=job.name, latency_s=_since(job.asked_at), kept_steps=kept, images=row.images, detail=reason)
+            )
+        elif isinstance(asked, Pause):
+            self._pause(job)
+        elif row.attempts > self._settings.max_attempts:
+            self._emit(JobFailed(job=job.name, message=f"{reason} {_times(row.attempts)}", detail=log_tail))
+        else:
+            self._interrupt(job, reason, log_tail)
 
-    if not _JOB_NAME.fullmatch(submit.job):
-        return refused("job", "A job's name has 1 to 64 letters, digits, dots, dashes or underscores.")
-    for problem in check_params(submit.params):
-        return refused(problem.field, problem.message)
-    if not PurePath(submit.output_dir).is_absolute() or "\0" in submit.output_dir:
-        return refused("output", "The output directory must be an absolute path: the server works elsewhere than you do.")
-    if submit.params.model.startswith(("./", "../", "~")) or submit.params.model in (".", ".."):
-        return refused("model", "A model's folder must be an absolute path: the server works elsewhere than you do.")
-    preview = submit.preview
-    if not (0 < preview.max_per_s <= 60 and 1 <= preview.max_px <= _MAX_PREVIEW_PX and 0 < preview.budget <= 1):
-        return refused(
-            "preview", f"Previews take up to 60 frames a second, up to {_MAX_PREVIEW_PX} px and a budget above 0 up to 1."
-        )
-    return None
+    # --- tapes ------------------------------------------------------------------------------------------------------
+
+    def _forget_steps(self, job: Job) -> None:
+        job.change(batch_index=0, steps_done=0)
+        self._store.change(job.name, batch_index=0, steps_done=0)
+        self._later(self._forget_once_stored(job.name))
+
+    async def _forget_once_stored(self, name: str) -> None:
+        await self._store.flush()  # first that it was cancelled: a crash between must not leave a job without its steps
+        await self._tapes.forget_steps(name)
+
+    def _tidy_later(self) -> None:
+        """Not after every one of many short jobs: counting thousands of tapes takes a while."""
+        now = time.monotonic()
+        if now - self._tidied_at >= self._limits.tidy_s:
+            self._tidied_at = now
+            self._later(self._tapes.tidy(self._unended_names))
+
+    def _unended_names(self) -> set[str]:
+        running = set() if self.running is None else {self.running.name}
+        return running | {job.name for job in self.waiting} | self.paused.keys()
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
+
+def _strength(command: Message | None) -> int:
+    if isinstance(command, Cancel):
+        return _STRENGTH[command.when] + 1
+    return 1 if isinstance(command, Pause) else 0
+
+
+def _times(attempts: int) -> str:
+    return f"{attempts} workers died under this job." if attempts > 1 else "It is not begun again."
 
 
 def _since(then: float | None) -> float:

@@ -28,7 +28,7 @@ async def replay(connection: Connection, store: Store, job: str, is_live: Callab
     """
     connection.replaying.add(job)
     try:
-        if await store.state(job) is None:
+        if await store.job(job) is None:
             connection.send(Refused(message=f"There is no job {safe_text(job, limit=64)!r}.", field="job", job=job))
             return
         last = 0

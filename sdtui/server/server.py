@@ -16,23 +16,25 @@ import sdtui
 from sdtui.protocol import (
     JOB_ENDS,
     PROTOCOL_VERSION,
-    Cancel,
+    EndedDeleted,
+    GetJob,
     Heartbeat,
     Hello,
     JobEvent,
-    Jobs,
     ListJobs,
     LoadModel,
     Message,
     PreviewReady,
     ProtocolError,
     QueueChanged,
+    QueueCommand,
     Refused,
     Replay,
     ServerStatus,
     Shutdown,
     Status,
     Submit,
+    WaitingCancelled,
     Welcome,
     WorkerDied,
     WorkerEvent,
@@ -41,15 +43,18 @@ from sdtui.protocol import (
     read_message,
 )
 from sdtui.server import endpoint
+from sdtui.server.commands import QueueCommands
 from sdtui.server.connection import Connection
 from sdtui.server.limits import Limits
 from sdtui.server.queue import JobQueue
 from sdtui.server.replay import fitting, replay
 from sdtui.server.store import Store, is_recorded
 from sdtui.server.supervisor import Supervisor
-from sdtui.settings import Settings, SettingsError, runtime_dir
+from sdtui.server.tapes import MIB, Tapes
+from sdtui.settings import Settings, SettingsError, runtime_dir, tapes_dir, worker_record_path
 
-MAX_LISTED_JOBS: Final = 1000
+_WELCOME_JOBS: Final = 50
+"""A client that wants to see more of the queue asks for it."""
 log = logging.getLogger(__name__)
 
 
@@ -78,13 +83,18 @@ class Server:
         self.connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._endpoint: endpoint.Endpoint | None = None
-        self.supervisor = Supervisor(worker_command, worker_log, self, self._limits, umask=worker_umask)
-        self.queue = JobQueue(store, self.supervisor, self.publish, self._limits, settings.server.max_queued)
+        self.supervisor = Supervisor(
+            worker_command, worker_log, self, self._limits, umask=worker_umask, record_path=worker_record_path()
+        )
+        tapes = Tapes(tapes_dir(), settings.server.tape_budget_mb * MIB)
+        self.queue = JobQueue(store, tapes, self.supervisor, emit=self.publish, limits=self._limits, settings=settings.server)
+        self._commands = QueueCommands(self.queue, store, tapes)
 
     async def serve(self, place: endpoint.Endpoint, listener: socket.socket) -> None:
         """Take clients on a socket that `place` has bound, until told to stop, then end everything in order."""
         self._endpoint = place
-        self.queue.restore(await self._store.recover())
+        self.supervisor.end_leftover()
+        self.queue.restore(await self._store.unended(), await self._store.queue_values())
         self.supervisor.start().add_done_callback(self._on_supervisor_ended)
         self._listening = await self._listen(listener)
         keeper = asyncio.create_task(self._keep_reachable(place))
@@ -132,12 +142,12 @@ class Server:
             self.stop("it cannot keep a worker")
 
     async def _end(self) -> None:
-        """The running job is cancelled, the worker ends, clients get what is left for them."""
+        """The running job is cut short, the worker ends, clients get what is left for them."""
         if self._leave is not None:
             self._leave.cancel()
         await self.queue.stop()
         await self.supervisor.stop()
-        self.queue.end_running()
+        await self.queue.end()
         await self._store.close()
         await asyncio.gather(*(connection.close() for connection in self.connections))
         for task in self._tasks:
@@ -219,7 +229,8 @@ class Server:
                 pid=os.getpid(),
                 worker=self.supervisor.stage,
                 model=self.supervisor.model,
-                jobs=fitting(self.queue.rows()),
+                jobs=fitting(self.queue.rows(_WELCOME_JOBS)),
+                queue=self.queue.status(),
             )
         )
         self.connections.add(connection)
@@ -237,11 +248,12 @@ class Server:
         match command:
             case Submit():
                 refused = await self._submit(connection, command)
-            case Cancel(job=job):
-                refused = await self.queue.cancel(job)
-            case ListJobs(limit=limit):
-                rows = await self._store.jobs(max(0, min(limit, MAX_LISTED_JOBS)))
-                connection.send(Jobs(jobs=fitting(rows)))
+            case _ if isinstance(command, QueueCommand):
+                refused = await self._change_queue(connection, command)
+            case ListJobs():
+                connection.send(await self._commands.list(command))
+            case GetJob():
+                connection.send(await self._commands.get(command))
             case Replay(job=job):
                 self._start_replay(connection, job)
             case Status():
@@ -258,6 +270,24 @@ class Server:
             log.info("%s: refused: %s", connection, refused.message)
             connection.send(refused)
         return True
+
+    async def _change_queue(self, connection: Connection, command: QueueCommand) -> Refused | None:
+        """Who changes a job follows it from then on; the others who follow it are told too."""
+        job = getattr(command, "new_job", None) or getattr(command, "job", None)
+        followed = job is None or job in connection.jobs
+        if job is not None:
+            connection.jobs.add(job)
+        answer = await self._commands.carry_out(command)
+        if isinstance(answer, Refused):
+            if job is not None and not followed:
+                connection.jobs.discard(job)
+            return answer
+        about_all = isinstance(answer, QueueChanged | WaitingCancelled | EndedDeleted)
+        if answer is not None and about_all and not connection.subscribed:
+            connection.send(answer)
+        if answer is not None:
+            self.publish(answer)
+        return None
 
     async def _submit(self, connection: Connection, submit: Submit) -> Refused | None:
         followed = submit.job in connection.jobs
@@ -284,7 +314,7 @@ class Server:
             idle_timeout_s=self._settings.server.idle_timeout_s,
             clients=len(self.connections),
             queued=len(self.queue.waiting),
-            running=None if running is None else running.submit.job,
+            running=None if running is None else running.name,
             worker_pid=self.supervisor.pid,
             worker=self.supervisor.stage,
             socket=str(self._endpoint.path) if self._endpoint else "",
@@ -341,17 +371,17 @@ class Server:
             return
         self.publish(event)
         if isinstance(event, WorkerReady):
-            self.queue.advance()
+            self.queue.on_worker_ready()
 
     def on_worker_died(self, event: WorkerDied) -> None:
-        """Tell everybody; the running job ends with it."""
+        """Tell everybody; the running job goes on with the next one."""
         self.publish(event)
         self.queue.on_worker_died(event)
 
     def on_worker_given_up(self, event: WorkerDied) -> None:
         """Tell everybody; no job can run."""
-        self.on_worker_died(event)
-        self.queue.fail_waiting(event)
+        self.publish(event)
+        self.queue.on_worker_given_up(event)
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 

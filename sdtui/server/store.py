@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -15,17 +15,19 @@ from sdtui.protocol import (
     HEADER_BYTES,
     JOB_ENDS,
     JOB_EVENTS,
-    ImageSaved,
-    JobFailed,
     JobQueued,
     JobRow,
-    JobStarted,
     Message,
     PreviewReady,
-    Submit,
+    PromptTokens,
+    StageFinished,
+    StageStarted,
+    StepFinished,
     encode,
 )
-from sdtui.server.database import Database, DatabaseError, Dispatched, Entry
+from sdtui.server.database import Change, Database, Entry, Listed, QueueValue, Removal, Write
+from sdtui.server.job import Job
+from sdtui.server.schema import DatabaseError
 
 FLUSH_S: Final = 0.25
 """How much of the step log a crash of the machine may cost; a step event must not cost a transaction."""
@@ -33,8 +35,7 @@ RETRY_S: Final = 5.0
 """A full disk is not written to in a tight loop."""
 MAX_PENDING: Final = 50_000
 """While the disk is full, events are kept up to this many; the oldest step events go first."""
-STOPPED_WHILE_RUNNING: Final = "The server stopped while this job was running."
-_AT_ONCE: Final = (JobStarted, ImageSaved, *JOB_ENDS)
+_CAN_WAIT: Final = (StageStarted, StageFinished, PromptTokens, StepFinished)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -46,17 +47,22 @@ def is_recorded(event: Message) -> bool:
 
 
 class Store:
-    """Jobs, images and events. `record` returns at once; order is kept."""
+    """Jobs, images and events. `record` and `change` return at once; order is kept."""
 
     def __init__(self, path: Path, executor: ThreadPoolExecutor, database: Database, last_seq: int) -> None:
         self.path = path
         self._executor = executor
         self._database = database
         self._seq = last_seq
-        self.pending: list[Entry | Dispatched] = []
+        self.pending: list[Write] = []
         self._timer: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Task[None]] = set()
+        self._one_writer = asyncio.Lock()
         self._latest: dict[str, int] = {}
+        self.trouble = ""
+        """Why nothing can be written just now; empty when it can."""
+        self.on_trouble: Callable[[], None] = lambda: None
+        """Called when `trouble` changes."""
 
     @classmethod
     async def open(cls, path: Path) -> Store:
@@ -77,28 +83,31 @@ class Store:
     async def _run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
 
-    async def recover(self) -> list[tuple[Submit, float]]:
-        """Fail the jobs that a dead server left running; those that wait, and when they were made, oldest first."""
-        running, queued = await self._run(self._database.unfinished)
-        for job in running:
-            event = JobFailed(job=job, message=STOPPED_WHILE_RUNNING)
-            self.record(event, job, encode(event))
-        await self.flush()
-        return queued
+    # --- writing ----------------------------------------------------------------------------------------------------
 
-    async def add_job(self, submit: Submit, event: Message) -> bool:
-        """Store a queued job with its first event; False when there is a job of that name. Raises `sqlite3.Error`."""
-        entry = self._entry(event, submit.job, encode(event))
-        return await self._run(self._database.add_job, submit, entry)
+    async def add_job(self, job: Job, event: Message) -> bool:
+        """Store a waiting job with its first event; False when there is a job of that name. Raises `sqlite3.Error`."""
+        entry = self._entry(event, job.name, encode(event))
+        return await self._run(self._database.add_job, job, entry)
 
     def record(self, event: Message, job: str, frame: bytes) -> None:
         """Record an event of a job, given with its frame."""
         self.pending.append(self._entry(event, job, frame))
-        self._schedule(0.0 if isinstance(event, _AT_ONCE) else FLUSH_S)
+        self._schedule(FLUSH_S if isinstance(event, _CAN_WAIT) else 0.0)
 
-    def dispatched(self, job: str) -> None:
-        """Record that the worker has the job."""
-        self.pending.append(Dispatched(job, time.time()))
+    def change(self, job: str, **values: object) -> None:
+        """Change columns of a job."""
+        self.pending.append(Change(job, values))
+        self._schedule(0.0)
+
+    def remove(self, job: str) -> None:
+        """Forget a job's record."""
+        self.pending.append(Removal(job))
+        self._schedule(0.0)
+
+    def set_queue_value(self, key: str, value: str) -> None:
+        """Keep something about the queue as a whole."""
+        self.pending.append(QueueValue(key, value))
         self._schedule(0.0)
 
     def _entry(self, event: Message, job: str, frame: bytes) -> Entry:
@@ -124,36 +133,79 @@ class Store:
 
     async def flush(self) -> None:
         """Write what waits. When that fails it is kept, and tried again later."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        entries, self.pending = self.pending, []
-        if not entries:
-            return
-        try:
-            await self._run(self._database.write, entries)
-        except sqlite3.Error as error:
-            log.error("the database %s could not be written: %s", self.path, error)
-            self.pending = [*entries, *self.pending]
-            self._drop_surplus()
-            self._schedule(RETRY_S)
+        async with self._one_writer:  # what failed must come before what came after it
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            entries, self.pending = self.pending, []
+            if not entries:
+                return
+            try:
+                await self._run(self._database.write, entries)
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+                log.exception("one of %d writes is wrong", len(entries))
+                await self._write_singly(entries)
+            except sqlite3.Error as error:
+                self._keep(entries, error)
+                return
+        self._say("")
+
+    async def _write_singly(self, entries: Sequence[Write]) -> None:
+        """One write that can never succeed must not hold up the others for ever."""
+        for entry in entries:
+            try:
+                await self._run(self._database.write, [entry])
+            except sqlite3.Error:
+                log.exception("%s could not be written and is left out", type(entry).__name__)
+
+    def _keep(self, entries: list[Write], error: sqlite3.Error) -> None:
+        log.error("the database %s could not be written: %s", self.path, error)
+        self.pending = [*entries, *self.pending]
+        self._drop_surplus()
+        self._schedule(RETRY_S)
+        self._say(f"The database {self.path} cannot be written ({error}); no job is begun until it can.")
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.on_trouble()
 
     def _drop_surplus(self) -> None:
         surplus = len(self.pending) - MAX_PENDING
         if surplus > 0:
-            steps = (entry for entry in self.pending if isinstance(entry, Entry) and not isinstance(entry.event, _AT_ONCE))
+            steps = (entry for entry in self.pending if isinstance(entry, Entry) and isinstance(entry.event, _CAN_WAIT))
             oldest = {entry.seq for entry, _ in zip(steps, range(surplus), strict=False)}
-            self.pending = [entry for entry in self.pending if isinstance(entry, Dispatched) or entry.seq not in oldest]
+            self.pending = [entry for entry in self.pending if not isinstance(entry, Entry) or entry.seq not in oldest]
 
-    async def jobs(self, limit: int) -> list[JobRow]:
-        """Jobs, newest first."""
-        await self.flush()
-        return await self._run(self._database.jobs, limit)
+    # --- reading ----------------------------------------------------------------------------------------------------
 
-    async def state(self, job: str) -> str | None:
-        """The state of a job, None when there is no such job."""
+    async def unended(self) -> list[Job]:
+        """Every job that has not ended, oldest first."""
+        return await self._run(self._database.unended)
+
+    async def queue_values(self) -> dict[str, str]:
+        """What is kept about the queue as a whole."""
+        return await self._run(self._database.queue_values)
+
+    async def jobs(self, which: Listed, limit: int, offset: int = 0) -> list[JobRow]:
+        """Jobs: all, newest first, or those that have ended, the latest end first."""
         await self.flush()
-        return await self._run(self._database.state, job)
+        return await self._run(self._database.jobs, which, limit, offset)
+
+    async def counts(self) -> dict[str, int]:
+        """How many jobs are in each state that occurs."""
+        await self.flush()
+        return await self._run(self._database.counts)
+
+    async def ended_before(self, at: float) -> list[str]:
+        """Names of the jobs that ended before this time."""
+        await self.flush()
+        return await self._run(self._database.ended_before, at)
+
+    async def job(self, name: str) -> Job | None:
+        """A job in any state, None when there is no such job."""
+        await self.flush()
+        return await self._run(self._database.job, name)
 
     async def events(self, job: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Numbers and MessagePack of a job's events past number `after`, in order."""

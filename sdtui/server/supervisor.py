@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from sdtui.protocol import (
+    JOB_STOPS,
     DownloadProgress,
-    JobCancelled,
-    JobFailed,
-    JobFinished,
     JobStarted,
     LoadModel,
     Message,
@@ -31,6 +31,7 @@ from sdtui.protocol import (
     read_message,
 )
 from sdtui.server.launch import tail
+from sdtui.server.leftover import end_leftover, record_worker
 from sdtui.server.limits import Limits
 from sdtui.server.logfile import open_log
 from sdtui.text import safe_text
@@ -38,6 +39,8 @@ from sdtui.text import safe_text
 _READ_LIMIT_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 15
 _WATCH_S: Final = 1.0
+EXIT_DEVICE_BROKEN: Final = 71
+"""How a worker leaves whose CUDA context is spoilt (EX_OSERR of sysexits.h); `sdtui.worker` has the same number."""
 log = logging.getLogger(__name__)
 
 
@@ -64,12 +67,22 @@ class Listener(Protocol):
 class Supervisor:
     """The worker, whichever process that is just now."""
 
-    def __init__(self, command: Sequence[str], log_path: Path, listener: Listener, limits: Limits, *, umask: int = -1) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_path: Path,
+        listener: Listener,
+        limits: Limits,
+        *,
+        record_path: Path,
+        umask: int = -1,
+    ) -> None:
         self._command = tuple(command)
         self._log_path = log_path
         self._listener = listener
         self._limits = limits
         self._umask = umask
+        self._record_path = record_path
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -109,6 +122,10 @@ class Supervisor:
         if self._open_stages:
             return self._open_stages[-1]
         return "ready" if self.ready else "starting"
+
+    def end_leftover(self) -> None:
+        """End a worker that outlived the last server."""
+        end_leftover(self._record_path)
 
     def start(self) -> asyncio.Task[None]:
         """Start the first worker. The task ends when `stop` is called; before that only by a mistake of ours."""
@@ -171,9 +188,9 @@ class Supervisor:
                 continue
             log.error("the worker died %d times without beginning a job; waiting for the next one", self._futile_lives)
             self._futile_lives = 0
-            self._listener.on_worker_given_up(died)
             self.has_given_up = True
-            self._wake.clear()  # who asked before was told just now
+            self._wake.clear()  # who asked before is told now
+            self._listener.on_worker_given_up(msgspec.structs.replace(died, given_up=True))
             await self._wake.wait()
             self.has_given_up = False
 
@@ -214,6 +231,7 @@ class Supervisor:
                 limit=_READ_LIMIT_BYTES,
                 umask=self._umask,
             )
+        record_worker(self._record_path, process.pid)
         log.info("worker started (pid %d)", process.pid)
         self._process = process
         self._last_sign = time.monotonic()
@@ -259,10 +277,10 @@ class Supervisor:
             case ModelFailed():
                 self.model = None
                 self._open_stages.clear()
-            case JobFinished() | JobFailed() | JobCancelled():
-                self._open_stages.clear()  # a load that was cancelled does not say so by itself
             case DownloadProgress() if not self._open_stages:
                 self._open_stages.append("model")
+        if isinstance(event, JOB_STOPS):
+            self._open_stages.clear()  # a load that was cancelled does not say so by itself
         self._settled_at = math.inf if self.loading else min(self._settled_at, self._last_sign)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
@@ -271,7 +289,7 @@ class Supervisor:
             if process.returncode is not None:
                 _kill_group(process.pid)  # a child of its own still holds the pipe open
             silent_s = time.monotonic() - self._last_sign
-            if silent_s > self._limits.hung_s and not self.loading:
+            if silent_s > (self._limits.hung_while_loading_s if self.loading else self._limits.hung_s):
                 self.kill(f"it gave no sign of life for {silent_s:.0f} s")
 
     def _obituary(self, code: int) -> WorkerDied:
@@ -281,6 +299,8 @@ class Supervisor:
         elif code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
             reason = f"The worker was killed by {name}{_HINTS.get(name, '')}."
+        elif code == EXIT_DEVICE_BROKEN:
+            reason = "The device reported an error after which it cannot be used by the same process."
         else:
             reason = f"The worker ended by itself (exit code {code})."
         return WorkerDied(reason=safe_text(reason), exit_code=code, log_tail="\n".join(lines))

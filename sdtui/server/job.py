@@ -1,0 +1,158 @@
+"""A job as the server holds it, and what is wrong with one that is submitted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import PurePath
+from typing import Final
+
+import msgspec
+
+from sdtui.params import GenerationParams, check_params
+from sdtui.protocol import (
+    ImageSaved,
+    JobResumed,
+    JobRow,
+    JobStarted,
+    JobState,
+    Message,
+    PreviewReady,
+    Refused,
+    ResumePoint,
+    StepFinished,
+    Submit,
+)
+
+_JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""The name goes into file names and onto command lines."""
+_MAX_PREVIEW_PX: Final = 1024
+MAX_PRIORITY: Final = 100
+
+
+class Job:
+    """A job that waits, is paused, or runs."""
+
+    def __init__(self, submit: Submit, row: JobRow, rank: int = 0, seed: int | None = None) -> None:
+        self.submit = submit
+        self.row = row
+        self.rank = rank
+        """Among jobs of one priority the lowest one runs first."""
+        self.seed = seed
+        """The seed it began with; None while it has not begun."""
+        self.preview: PreviewReady | None = None
+        """The latest one, for a client that comes later."""
+        self.asked_at: float | None = None
+        """Monotonic time of the first request to stop or pause it."""
+        self.asked: Message | None = None
+        """The strongest such request."""
+        self.deadline: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def new(cls, submit: Submit, created_at: float, copy_of: str | None = None) -> Job:
+        """A job that nobody has begun."""
+        row = JobRow(
+            job=submit.job,
+            state="queued",
+            params=submit.params,
+            created_at=created_at,
+            priority=submit.priority,
+            copy_of=copy_of,
+        )
+        return cls(submit, row)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.row.job
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """The key by which waiting jobs are sorted; no two are equal."""
+        return -self.row.priority, self.rank, self.row.job
+
+    @property
+    def begun(self) -> bool:
+        """Whether a worker has begun it before; then its parameters are fixed."""
+        return self.seed is not None or self.row.attempts > 0
+
+    def change(self, **fields: object) -> None:
+        """Change what clients see of it."""
+        self.row = msgspec.structs.replace(self.row, **fields)
+
+    def for_worker(self) -> Submit:
+        """What the worker gets."""
+        if not self.begun:
+            return self.submit
+        row = self.row
+        point = ResumePoint(seed=self.seed, batch_index=row.batch_index, steps_done=row.steps_done, attempt=row.attempts)
+        return msgspec.structs.replace(self.submit, resume=point)
+
+    def dispatched(self) -> None:
+        """The worker has it now."""
+        self.change(state="running", started_at=time.time(), reason=None)
+        self.preview = self.asked_at = self.asked = None
+
+    def leave_worker(self, state: JobState, reason: str | None) -> None:
+        """It is off the worker, and neither lost nor done."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+        self.change(state=state, reason=reason)
+
+    def is_known(self, event: Message) -> bool:
+        """Whether an event only repeats what is recorded: a step from the tape, or a picture from an earlier run."""
+        if isinstance(event, StepFinished):
+            return event.replayed and (event.batch_index, event.step_index) < (self.row.batch_index, self.row.steps_done)
+        return isinstance(event, ImageSaved) and event.path in self.row.images
+
+    def note(self, event: Message) -> None:
+        """Take note of an event of its run."""
+        match event:
+            case JobStarted(params=params, seed=seed):
+                self.seed = seed
+                self.change(params=params)
+            case JobResumed(batch_index=batch, steps_done=steps):
+                self.change(batch_index=batch, steps_done=steps)
+            case StepFinished():
+                self.change(batch_index=event.batch_index, steps_done=event.step_index + 1, total_steps=event.total_steps)
+            case ImageSaved(path=path):
+                self.change(images=(*self.row.images, path))
+            case PreviewReady():
+                self.preview = event
+
+
+def check_submit(submit: Submit) -> Refused | None:
+    """What is wrong with a submission as far as the server can tell; None when nothing is."""
+
+    def refused(field: str, message: str) -> Refused:
+        return Refused(message=message, field=field, job=submit.job)
+
+    if not _JOB_NAME.fullmatch(submit.job):
+        return refused("job", "A job's name has 1 to 64 letters, digits, dots, dashes or underscores.")
+    if not PurePath(submit.output_dir).is_absolute() or "\0" in submit.output_dir:
+        return refused("output", "The output directory must be an absolute path: the server works elsewhere than you do.")
+    preview = submit.preview
+    if not (0 < preview.max_per_s <= 60 and 1 <= preview.max_px <= _MAX_PREVIEW_PX and 0 < preview.budget <= 1):
+        return refused(
+            "preview", f"Previews take up to 60 frames a second, up to {_MAX_PREVIEW_PX} px and a budget above 0 up to 1."
+        )
+    return check_job_params(submit.job, submit.params) or check_priority(submit.job, submit.priority)
+
+
+def check_job_params(job: str, params: GenerationParams) -> Refused | None:
+    """What is wrong with a job's parameters as far as the server can tell."""
+    for problem in check_params(params):
+        return Refused(message=problem.message, field=problem.field, job=job)
+    if params.model.startswith(("./", "../", "~")) or params.model in (".", ".."):
+        message = "A model's folder must be an absolute path: the server works elsewhere than you do."
+        return Refused(message=message, field="model", job=job)
+    return None
+
+
+def check_priority(job: str, priority: int) -> Refused | None:
+    """What is wrong with a priority."""
+    if abs(priority) <= MAX_PRIORITY:
+        return None
+    return Refused(message=f"A priority is from -{MAX_PRIORITY} to {MAX_PRIORITY}; it is {priority}.", field="priority", job=job)
