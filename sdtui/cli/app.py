@@ -17,7 +17,9 @@ from sdtui.text import safe_text
 
 COMMANDS: Final[dict[str, str]] = {
     "generate": "Make pictures from a prompt.",
-    "jobs": "List the jobs, or say what happened in one.",
+    "attach": "Show the running job, or another one, to its end.",
+    "jobs": "List or watch the jobs, or say what happened in one.",
+    "queue": "Pause, cancel, move, edit or repeat jobs.",
     "view": "Show pictures in the terminal.",
     "meta": "Say how a picture was made.",
     "models": "List the models that can be used without a download.",

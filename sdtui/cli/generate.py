@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
+import msgspec
 import typer
 
+from sdtui.cli.connection import ask, connected
+from sdtui.cli.ending import finish, show_to_the_end
 from sdtui.cli.follow import Follower
-from sdtui.cli.options import BadParams, option_name, parameter_options, params_from, read_prompt, with_model_path
-from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, CommandError, note, result_json
+from sdtui.cli.options import (
+    MAX_PRIORITY,
+    MIN_PRIORITY,
+    BadParams,
+    parameter_options,
+    params_from,
+    read_prompt,
+    with_model_path,
+)
+from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
 from sdtui.cli.start import settings_or_error
 from sdtui.metadata import OutputError, check_pattern, prepare_output
-from sdtui.params import BY_FIELD
-from sdtui.protocol import JobCancelled, JobFailed, JobFinished, Refused, Submit, as_json, new_job_id
+from sdtui.protocol import JobQueued, PreviewOptions, Refused, Submit, as_json, new_job_id
 from sdtui.settings import Settings, output_dir
-from sdtui.text import format_seconds
-
-if TYPE_CHECKING:
-    from sdtui.cli.follow import End
 
 
 def generate(
@@ -42,9 +48,17 @@ def generate(
     preview: Annotated[
         bool | None, typer.Option("--preview/--no-preview", help="Show the forming picture on a terminal.", show_default=False)
     ] = None,
+    priority: Annotated[
+        int, typer.Option(metavar="N", min=MIN_PRIORITY, max=MAX_PRIORITY, help="Jobs of a higher one run first; -100 to 100.")
+    ] = 0,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Queue the job, print its name and leave; sdtui attach shows it.")
+    ] = False,
     **given: str | bool | None,
 ) -> int:
     """Make pictures from a prompt, and print their paths.
+
+    The job belongs to the server: it goes on when this command or its terminal is gone. Ctrl-C cancels it.
 
     Example: sdtui generate "a red cat in the desert" --steps 30 --seed 7 --output pictures
     """
@@ -55,29 +69,23 @@ def generate(
         if json:
             result_json(as_json(error.as_refused()))
         raise
-    directory = _checked_output(output, settings)
-    from sdtui.cli.screen import Screen  # rich is imported when there is something to show
-
-    screen = Screen(json=json, verbose=verbose, preview=preview, image_protocol=settings.terminal.image_protocol)
     submit = Submit(
         job=new_job_id(),
         params=params,
-        output_dir=str(directory),
+        output_dir=str(_checked_output(output, settings)),
         name_pattern=_checked_pattern(name_pattern or settings.general.name_pattern),
-        preview=screen.preview_options(settings),
+        priority=priority,
+        preview=PreviewOptions(
+            method=settings.preview.method, max_per_s=settings.preview.max_per_s, budget=settings.preview.budget
+        ),
     )
-    end: End | None = None
-    try:
-        end = asyncio.run(Follower(submit, screen.reporters).run())
-    except asyncio.CancelledError:
-        note(f"Left; job {submit.job} may go on. See sdtui jobs {submit.job}")
-        return EXIT_CANCELLED
-    except BrokenPipeError:
-        note(f"Whoever read the output has left; job {submit.job} goes on. See sdtui jobs {submit.job}")
-        raise
-    finally:
-        screen.close(end)
-    return _finish(end, json=json)
+    if detach:
+        return _detach(submit, json=json)
+    from sdtui.cli.screen import Screen  # rich is imported when there is something to show
+
+    screen = Screen(json=json, verbose=verbose, preview=preview, settings=settings)
+    submit = msgspec.structs.replace(submit, preview=screen.preview_options())
+    return show_to_the_end(Follower(submit.job, screen.reporters, submit=submit, previews=screen.pictures), screen, submit.job)
 
 
 def _with_parameter_options() -> None:
@@ -113,22 +121,19 @@ def _checked_pattern(pattern: str) -> str:
     return pattern
 
 
-def _finish(end: End, *, json: bool) -> int:
-    """Say how it ended; the exit code. Raises `CommandError` for a failure."""
-    match end:
-        case JobFinished():
-            return EXIT_DONE
-        case JobCancelled():
-            note(f"Cancelled after {format_seconds(end.latency_s)}.")
-            return EXIT_CANCELLED
-        case Refused():
-            if json:
-                result_json(as_json(end))
-            raise CommandError(_with_option(end.field, end.message), EXIT_BAD_INPUT)
-        case JobFailed():
-            code = EXIT_BAD_INPUT if end.field in BY_FIELD else EXIT_FAILED
-            raise CommandError(_with_option(end.field, end.message), code, detail=end.detail)
+def _detach(submit: Submit, *, json: bool) -> int:
+    """Print the job's name as soon as the server has it. Raises `CommandError`."""
+    answer = asyncio.run(_queued(submit))
+    if isinstance(answer, Refused):
+        return finish(answer, json=json)
+    if json:
+        result_json(as_json(answer))
+    else:
+        result(submit.job)
+    note(f"The job goes on by itself; see it with sdtui attach {submit.job}")
+    return EXIT_DONE
 
 
-def _with_option(field: str | None, message: str) -> str:
-    return f"{option_name(field)}: {message}" if field else message
+async def _queued(submit: Submit) -> JobQueued | Refused:
+    async with connected() as client:
+        return await ask(client, submit, JobQueued, Refused, job=submit.job)

@@ -8,14 +8,20 @@ from sdtui.protocol import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    JobInterrupted,
+    JobPaused,
     JobQueued,
+    JobResumed,
     JobStarted,
+    MemoryRanOut,
     Message,
     ModelFailed,
     ModelLoaded,
     PromptTokens,
     StageFinished,
     StepFinished,
+    StorageFreed,
+    StorageFull,
     TensorFact,
     WorkerDied,
     WorkerReady,
@@ -61,18 +67,90 @@ def log_lines(message: Message) -> list[str]:  # noqa: PLR0912  (one case a mess
         case JobFinished():
             peak = f"peak memory {format_bytes(message.peak_memory_bytes)}" if message.peak_memory_bytes else ""
             lines = [_row("done", count_noun(len(message.images), "image"), message.elapsed_s, peak)]
+            lines += _further(message.advice)
         case JobCancelled():
-            lines = [_row("cancelled", message.job, message.latency_s, "")]
-        case JobFailed():
-            lines = [_row("failed", message.message, None, "")]
+            lines = [_row("cancelled", _kept(message), message.latency_s, message.detail)]
         case _:
-            lines = []
+            lines = _way_lines(message)
     return [safe_text(line).rstrip() for line in lines]
+
+
+def _way_lines(message: Message) -> list[str]:
+    """What came in a job's way, and how it went on."""
+    match message:
+        case JobResumed():
+            return [_row("resumed", resumed_at(message), None, message.detail)]
+        case JobPaused():
+            return [_row("paused", f"after {_steps(message.batch_index, message.steps_done)}", message.latency_s, "")]
+        case JobInterrupted():
+            return [_row("interrupted", _attempt(message), None, message.reason), *_further(message.log_tail)]
+        case MemoryRanOut():
+            return [
+                _row("memory", f"ran out in {message.stage}: trying {remedy(message)}", None, _memory(message)),
+                *_further(message.message),
+            ]
+        case StorageFull():
+            needs = f"{format_bytes(message.needed_bytes)} needed" if message.needed_bytes else ""
+            return [_row("disk", message.path, None, needs), *_further(message.message)]
+        case StorageFreed():
+            return [_row("disk", f"written after all: {message.path}", message.waited_s, "")]
+        case JobFailed():
+            return [_row("failed", message.message, None, "")]
+        case _:
+            return []
 
 
 def _row(stage: str, what: str, elapsed_s: float | None, more: str) -> str:
     time = format_seconds(elapsed_s) if elapsed_s is not None else ""
     return f"{stage:<11} {what:<52} {time:>9}  {more}"
+
+
+def _further(text: str) -> list[str]:
+    """The lines of a text below a row."""
+    return [f"{'':<11} {line}" for line in text.splitlines()]
+
+
+def _steps(batch_index: int, steps_done: int) -> str:
+    batch = f" of batch {batch_index + 1}" if batch_index else ""
+    return f"{count_noun(steps_done, 'step')}{batch}"
+
+
+def _kept(message: JobCancelled) -> str:
+    parts = (
+        f"{count_noun(len(message.images), 'image')} finished before" if message.images else "",
+        f"{count_noun(message.kept_steps, 'step')} kept" if message.kept_steps else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def resumed_at(message: JobResumed) -> str:
+    """From where a job goes on."""
+    images = f", {count_noun(message.images_done, 'image')} done" if message.images_done else ""
+    if not message.steps_done:
+        return f"begins batch {message.batch_index + 1} anew{images}"
+    return f"goes on after {_steps(message.batch_index, message.steps_done)}{images}"
+
+
+def _attempt(message: JobInterrupted) -> str:
+    if not message.attempt:
+        return "goes on with the next server"
+    if message.attempt > message.max_attempts:
+        return f"workers died under it {message.attempt} times"
+    return f"goes on with a new worker, {message.attempt} of {message.max_attempts}"
+
+
+def remedy(message: MemoryRanOut) -> str:
+    """What is tried next, in words."""
+    words = message.remedy.replace("_", " ")
+    return words.replace("vae", "VAE") if words.startswith("vae ") else words
+
+
+def _memory(message: MemoryRanOut) -> str:
+    parts = (
+        f"{format_bytes(message.needed_bytes)} needed" if message.needed_bytes else "",
+        f"{format_bytes(message.free_bytes)} free" if message.free_bytes else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _bytes_of(done: int, total: int) -> str:
@@ -120,6 +198,8 @@ def _step_lines(message: StepFinished) -> list[str]:
         f"{_mean_std(message.latents)}  {_mean_std(message.denoised)}  {guidance:>10}  "
         f"{format_seconds(message.elapsed_s):>8}  {format_bytes(message.memory_bytes)}{preview}"
     )
+    if message.replayed:
+        row += "  from the tape"
     if message.step_index > 0:
         return [row]
     shape = f"latents {_shape(message.latents)}, noise_pred {_shape(message.noise_pred)}, x0 {_shape(message.denoised)}"

@@ -26,6 +26,8 @@ from sdtui.params import (
 from sdtui.protocol import Refused
 from sdtui.schedulers import SCHEDULERS
 
+MIN_PRIORITY, MAX_PRIORITY = -100, 100
+
 
 class BadParams(CommandError):
     """Parameters that cannot be right; the first problem's field is kept for `--json`."""
@@ -76,7 +78,17 @@ def _help(field: ParamField) -> str:
 
 def params_from(prompt: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationParams:
     """The parameters of a generation from the command line's texts. Raises `BadParams` naming every wrong option."""
-    values: dict[str, Any] = {**defaults, "prompt": prompt}
+    return _checked({**defaults, "prompt": prompt}, given)
+
+
+def edited_params(params: GenerationParams, prompt: str | None, given: Mapping[str, Any]) -> GenerationParams:
+    """The same parameters with those changed that were given. Raises `BadParams` naming every wrong option."""
+    values = msgspec.structs.asdict(params) | ({} if prompt is None else {"prompt": prompt})
+    edited = _checked(values, given)
+    return with_model_path(edited) if edited.model != params.model else edited
+
+
+def _checked(values: dict[str, Any], given: Mapping[str, Any]) -> GenerationParams:
     problems: list[tuple[str, str]] = []
     for name, value in given.items():
         if value is None:

@@ -10,19 +10,25 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from sdtui.cli.log import log_lines
+from sdtui.cli.log import log_lines, remedy, resumed_at
 from sdtui.cli.output import note, result_json
 from sdtui.cli.picture import HalfCells
 from sdtui.protocol import (
     JOB_EVENTS,
     DownloadProgress,
+    JobInterrupted,
+    JobPaused,
     JobQueued,
+    JobResumed,
     JobStarted,
+    MemoryRanOut,
     Message,
     ModelLoaded,
     PreviewReady,
     StageStarted,
     StepFinished,
+    StorageFreed,
+    StorageFull,
     WorkerDied,
     WorkerStage,
     as_json,
@@ -77,6 +83,8 @@ class Pace:
         """One step is done; recent steps weigh more in the rate."""
         self.total = message.total_steps * self._batches
         self.done = message.batch_index * message.total_steps + message.step_index + 1
+        if message.replayed:
+            return
         previous = message.elapsed_s if self._step_s is None else self._step_s
         self._step_s = 0.8 * previous + 0.2 * message.elapsed_s
 
@@ -113,6 +121,25 @@ def describe(message: Message) -> str | None:
             return _STAGES.get(message.stage, safe_text(message.stage))
         case WorkerDied():
             return safe_text(f"the worker died: {message.reason}")
+        case _:
+            return _on_the_way(message)
+
+
+def _on_the_way(message: Message) -> str | None:
+    """What came in a job's way, and how it goes on."""
+    match message:
+        case JobInterrupted():
+            return safe_text(f"interrupted: {message.reason}")
+        case JobResumed():
+            return resumed_at(message)
+        case JobPaused():
+            return safe_text(f"paused; sdtui queue resume {message.job} lets it go on")
+        case MemoryRanOut():
+            return safe_text(f"out of memory in {message.stage}: trying {remedy(message)}")
+        case StorageFull():
+            return safe_text(f"waiting for room on the disk: {message.message}")
+        case StorageFreed():
+            return f"written after {format_seconds(message.waited_s)}"
         case _:
             return None
 
@@ -193,7 +220,7 @@ class PlainReporter:
     def _step(self, message: StepFinished) -> None:
         tenths_before = self._pace.done * 10 // (self._pace.total or 1)
         self._pace.step(message)
-        if self._pace.done * 10 // self._pace.total != tenths_before or self._pace.done == 1:
+        if self._pace.done * 10 // (self._pace.total or 1) != tenths_before or self._pace.done == 1:
             figures = (f"step {self._pace.done} of {self._pace.total}", self._pace.rate, self._pace.left)
             note(", ".join(filter(None, figures)))
 

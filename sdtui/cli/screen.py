@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
+from sdtui.cli.announce import announce
 from sdtui.cli.output import note, result
 from sdtui.cli.picture import can_show, show_still
 from sdtui.cli.progress import JsonReporter, LiveReporter, LogReporter, PlainReporter, Reporter
@@ -22,8 +24,10 @@ _PREVIEWS_PER_S: Final = 8.0
 class Screen:
     """The reporters of one run, and what is shown at its end."""
 
-    def __init__(self, *, json: bool, verbose: bool, preview: bool | None, image_protocol: str = "auto") -> None:
-        self._image_protocol = image_protocol
+    def __init__(self, *, json: bool, verbose: bool, preview: bool | None, settings: Settings) -> None:
+        self.json = json
+        self._settings = settings
+        self._began_at = time.monotonic()
         self._console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
         shares_terminal = self._console.is_terminal and sys.stdout.isatty()
         live = self._console.is_terminal and not self._console.is_dumb_terminal and not (json and shares_terminal)
@@ -37,9 +41,9 @@ class Screen:
             self.reporters.append(LogReporter() if verbose else PlainReporter())
         self.reporters.append(JsonReporter() if json else PathReporter(at_the_end=live and shares_terminal))
 
-    def preview_options(self, settings: Settings) -> PreviewOptions:
+    def preview_options(self) -> PreviewOptions:
         """The previews this run can show."""
-        wanted = settings.preview
+        wanted = self._settings.preview
         method = wanted.method if self.pictures else "off"
         return PreviewOptions(method=method, max_per_s=min(wanted.max_per_s, _PREVIEWS_PER_S), budget=wanted.budget)
 
@@ -49,9 +53,12 @@ class Screen:
         bar.close()
         if isinstance(end, JobFinished):
             if self.pictures and end.images:
-                show_still(Path(end.images[-1]), self._console, self._image_protocol)
+                show_still(Path(end.images[-1]), self._console, self._settings.terminal.image_protocol)
             note(f"{count_noun(len(end.images), 'picture')} in {format_seconds(end.elapsed_s)}.")
+            if end.advice:
+                note(end.advice)
         results.close()
+        announce(end, time.monotonic() - self._began_at, self._settings.terminal)
 
 
 class PathReporter:

@@ -8,16 +8,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdtui.params import GenerationParams
-from sdtui.protocol import PROTOCOL_VERSION, Message, Submit, Welcome, encode, read_message
+import msgspec
 
-Script = Callable[[Message], Sequence[Message] | None]
-"""What to answer to a command; None closes the connection."""
+from sdtui.params import GenerationParams
+from sdtui.protocol import (
+    PROTOCOL_VERSION,
+    JobRow,
+    JobStarted,
+    JobState,
+    Message,
+    StepFinished,
+    Submit,
+    TensorFact,
+    Welcome,
+    encode,
+    read_message,
+)
+
+Script = Callable[[Message], Sequence[Message | None] | None]
+"""What to answer to a command; None, or a None among the answers, closes the connection."""
+IDLE = Welcome(protocol=PROTOCOL_VERSION, version="0", pid=1, worker="ready", model=None, jobs=())
+FACT = TensorFact("latents", (1, 4, 16, 16), "float32", 0.0, 1.0)
 
 
 @contextmanager
-def scripted_server(socket: Path, script: Script) -> Iterator[list[Message]]:
-    """Serve in a thread while the block runs; yields the commands that came."""
+def scripted_server(socket: Path, script: Script, welcome: Welcome = IDLE) -> Iterator[list[Message]]:
+    """Serve in a thread while the block runs; yields the commands that came, over whichever connection."""
     commands: list[Message] = []
     ready = threading.Event()
     stop = asyncio.Event()
@@ -25,16 +41,17 @@ def scripted_server(socket: Path, script: Script) -> Iterator[list[Message]]:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
-        welcome = Welcome(protocol=PROTOCOL_VERSION, version="0", pid=1, worker="ready", model=None, jobs=())
         writer.write(encode(welcome))
         while (command := await read_message(reader)) is not None:
             commands.append(command)
             replies = script(command)
-            if replies is None:
-                break
-            for message in replies:
-                writer.write(encode(message))
+            answers = [None] if replies is None else replies
+            for message in answers:
+                if message is not None:
+                    writer.write(encode(message))
             await writer.drain()
+            if None in answers:
+                break
         writer.close()
 
     async def serve() -> None:
@@ -52,6 +69,40 @@ def scripted_server(socket: Path, script: Script) -> Iterator[list[Message]]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
+
+
+def row(job: str, state: JobState = "queued", *, prompt: str = "a cat", **more: object) -> JobRow:
+    """A job as lists show it."""
+    made = JobRow(job=job, state=state, params=GenerationParams(prompt=prompt), created_at=1.7e9)
+    return msgspec.structs.replace(made, **more)
+
+
+def started(job: str, steps: int = 20) -> JobStarted:
+    """The worker has begun."""
+    params = GenerationParams(prompt="a cat", seed=7, width=128, height=128, num_inference_steps=steps)
+    return JobStarted(job=job, seed=7, params=params, total_images=1)
+
+
+def step(
+    job: str, index: int, total: int = 20, *, batch: int = 0, elapsed_s: float = 0.05, replayed: bool = False
+) -> StepFinished:
+    """One step."""
+    return StepFinished(
+        job=job,
+        batch_index=batch,
+        step_index=index,
+        total_steps=total,
+        timestep=951.0,
+        sigma=11.93,
+        latents=FACT,
+        noise_pred=FACT,
+        denoised=FACT,
+        guidance_norm=0.1,
+        elapsed_s=elapsed_s,
+        preview_s=0.0,
+        memory_bytes=1,
+        replayed=replayed,
+    )
 
 
 def submitted(commands: Sequence[Message]) -> GenerationParams:
