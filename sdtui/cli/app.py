@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -114,13 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except output.CommandError as error:
         return _fail(error, str(error), error.code, debug, error.detail)
     except TyperException as error:
-        return _fail(error, f"{error.format_message()}{_usage_hint(error)}", output.EXIT_BAD_INPUT, debug)
+        return _fail(error, _with_usage_hint(error), output.EXIT_BAD_INPUT, debug)
     except (Abort, KeyboardInterrupt):
         return output.EXIT_CANCELLED
     except BrokenPipeError:
         output.leave_quietly()
         return output.EXIT_READER_LEFT
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO and error.filename is None:  # the terminal was hung up
+            output.leave_quietly(terminal=True)
+            return output.EXIT_READER_LEFT
         text = f"Unexpected {type(error).__name__}: {error} (a mistake in sdtui; --debug shows where)"
         return _fail(error, text, output.EXIT_FAILED, debug)
     return code if isinstance(code, int) else output.EXIT_DONE
@@ -136,9 +140,11 @@ def _wants_debug(arguments: Sequence[str]) -> bool:
     return False
 
 
-def _usage_hint(error: TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    return f" See {context.command_path} --help." if context is not None else ""
+def _with_usage_hint(error: TyperException) -> str:
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if context is None:
+        return message
+    return f"{message}{'' if message.endswith(('.', '?', '!')) else '.'} See {context.command_path} --help."
 
 
 def _fail(error: BaseException, message: str, code: int, debug: bool, detail: str = "") -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,14 +22,18 @@ from sdtui import settings as paths
 from sdtui.checkpoint import CheckpointError, check_model_folder, resolve_model, shipped_model_dir
 from sdtui.cli.terminal import described
 from sdtui.server.client import server_running
+from sdtui.server.schema import SCHEMA_VERSION
+from sdtui.server.tapes import MIB, size_of
 from sdtui.settings import Settings, SettingsError, load_settings
 from sdtui.terminal.capabilities import capabilities
-from sdtui.text import format_bytes, safe_text
+from sdtui.text import count_noun, format_bytes, safe_text
 
 State = Literal["ok", "warning", "wrong"]
 _PROBE_TIMEOUT_S: Final = 120.0
 """The first import of torch from a cold network disk takes a minute."""
 _LOW_DISK_BYTES: Final = 1 << 30
+_UNENDED_TAPES_BYTES: Final = 4 << 30
+"""A long job of large pictures may have as much."""
 _LOW_MEMORY_BYTES: Final = 1 << 30
 """The worker with the shipped model takes about 700 MB."""
 _NEEDED: Final = {"torch": "2.6", "diffusers": "0.42", "transformers": "5.6"}
@@ -61,7 +68,10 @@ def all_checks() -> Iterator[Check]:
     yield from _models()
     yield _memory()
     yield from _directories()
+    yield _database()
+    yield _tapes()
     yield _runtime()
+    yield _socket()
     yield _server()
     yield from _terminal()
     yield from _device()
@@ -157,6 +167,49 @@ def _directory(name: str, path: Path, advice: str) -> Check:
     if free < _LOW_DISK_BYTES:
         return Check(name, "warning", found, "The disk is nearly full; free some space.")
     return Check(name, "ok", found)
+
+
+def _database() -> Check:
+    """Its version, read without a change to it: opening it to write would upgrade it."""
+    path = paths.database_path()
+    if not path.exists():
+        return Check("database", "ok", f"none yet ({path})")
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            version: int = database.execute("PRAGMA user_version").fetchone()[0]
+            count: int = database.execute("SELECT count(*) FROM jobs").fetchone()[0]
+    except sqlite3.Error as error:
+        return Check("database", "wrong", f"{path}: {error}", "Move it away to start a new one; pictures are not in it.")
+    found = f"version {version}, {count_noun(count, 'job')}, {format_bytes(path.stat().st_size)}, {path}"
+    if version > SCHEMA_VERSION:
+        advice = f"This sdtui knows versions up to {SCHEMA_VERSION}: use the newer sdtui, or move the file away."
+        return Check("database", "wrong", found, advice)
+    if path.stat().st_mode & 0o077:
+        return Check("database", "warning", f"{found}: others may read it", f"It holds every prompt: chmod 600 {path}")
+    return Check("database", "ok", found)
+
+
+def _tapes() -> Check:
+    """What the recorded steps take of the disk; those of jobs that have not ended are not counted against the budget."""
+    size, budget = size_of(paths.tapes_dir()), _settings().server.tape_budget_mb * MIB
+    found = f"{format_bytes(size)} of recorded steps; those of ended jobs may take {format_bytes(budget)}"
+    if size > budget + _UNENDED_TAPES_BYTES:
+        return Check("tapes", "warning", found, "The server clears them as it runs; sdtui queue clear forgets ended jobs.")
+    return Check("tapes", "ok", found)
+
+
+def _socket() -> Check:
+    """Whether only its owner can reach the server."""
+    try:
+        path = paths.socket_path()
+        mode = path.lstat().st_mode
+    except (SettingsError, OSError):
+        return Check("socket", "ok", "none yet")
+    if not stat.S_ISSOCK(mode):
+        return Check("socket", "wrong", f"{path} is no socket", "Remove it; the server makes its own.")
+    if mode & 0o077:
+        return Check("socket", "wrong", f"{path} has mode {mode & 0o777:04o}: others may connect", f"chmod 600 {path}")
+    return Check("socket", "ok", f"{path}, mode {mode & 0o777:04o}")
 
 
 def _runtime() -> Check:

@@ -69,7 +69,11 @@ def _pad(cell: str, width: int, to_right: bool) -> str:
     return cell.rjust(width) if to_right else cell.ljust(width)
 
 
-def leave_quietly() -> None:
-    """After the reader of stdout has gone: point stdout at nothing, so that the flush at exit does not complain."""
+def leave_quietly(*, terminal: bool = False) -> None:
+    """After the reader of stdout has gone: point stdout at nothing, so that the flush at exit does not complain.
+
+    `terminal`: what has gone is the terminal, and stderr with it.
+    """
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr) if terminal else (sys.stdout,):
+        os.dup2(nothing, stream.fileno())

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ from sdtui import __version__
 from sdtui.cli import checks
 from sdtui.cli.app import COMMANDS, main
 from sdtui.params import FIELDS
+from sdtui.server.database import Database
+from sdtui.server.schema import SCHEMA_VERSION
 from sdtui.text import is_safe
 from tests.cli.conftest import Cli
 
@@ -202,6 +207,37 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(run: Run, home: Path) -> N
     assert wrong == ["settings", "data dir", "runtime dir", "server"]
     assert "did you mean 'general'?" in out and "Set XDG_DATA_HOME" in out and "mode 0700" in out
     assert "4 things must be put right" in err
+
+
+def line_of(out: str, name: str) -> str:
+    return next(line for line in out.splitlines() if line[9:].startswith(f"{name} "))
+
+
+@pytest.mark.usefixtures("no_probe")
+def test_the_doctor_looks_at_the_database_the_tapes_and_the_socket(run: Run, home: Path) -> None:
+    out = run("doctor")[1]
+    assert [line_of(out, name)[:7].strip() for name in ("database", "tapes", "socket")] == ["ok"] * 3
+    database = home / "data" / "sdtui" / "sdtui.sqlite3"
+    Database(database).close()
+    tape = home / "data" / "sdtui" / "tapes" / "j" / "0.tape"
+    tape.parent.mkdir(parents=True)
+    with tape.open("wb") as file:
+        file.truncate(8 << 30)
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(home / "run" / "sdtui" / "server.sock"))
+        (home / "run" / "sdtui" / "server.sock").chmod(0o666)
+        code, out, _ = run("doctor")
+    assert code == 3
+    assert re.search(rf"^ok .*version {SCHEMA_VERSION}, 0 jobs", line_of(out, "database"))
+    assert re.search(r"^warning .*8.0 GiB of recorded steps", line_of(out, "tapes"))
+    assert re.search(r"^WRONG .*server.sock has mode 0666: others may connect", line_of(out, "socket"))
+    database.chmod(0o644)
+    assert re.search(r"^warning .*others may read it", line_of(run("doctor")[1], "database"))
+    with closing(sqlite3.connect(database)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    assert re.search(r"^WRONG .*version 99", line_of(run("doctor")[1], "database"))
+    database.write_bytes(b"no database" * 1000)
+    assert re.search(r"^WRONG .*not a database", line_of(run("doctor")[1], "database"))
 
 
 def test_a_torch_that_does_not_work_is_a_line_of_the_doctor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
