@@ -103,6 +103,7 @@ def _lines(path: Path, kind: type[_Line]) -> list[_Line]:
 
 def _append_line(path: Path, line: SavedPicture | Saving) -> None:
     """Append and sync; what a torn line or a failed write left behind is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         size = len(read_at(descriptor, os.fstat(descriptor).st_size, 0).rpartition(b"\n")[0])
@@ -111,6 +112,9 @@ def _append_line(path: Path, line: SavedPicture | Saving) -> None:
         os.lseek(descriptor, whole, os.SEEK_SET)
         write_all(descriptor, msgspec.json.encode(line) + b"\n")
         os.fdatasync(descriptor)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(descriptor)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from sdtui.metadata.infotext import infotext, parse_infotext
 from sdtui.metadata.names import NAME_FIELDS, check_pattern, file_stem
 from sdtui.metadata.read import read_png
-from sdtui.metadata.record import A1111_KEY, OUR_KEY, ImageMetadata, ImageRecord, MetadataError, OutputError
-from sdtui.metadata.write import prepare_output, save_png
+from sdtui.metadata.record import A1111_KEY, OUR_KEY, ImageMetadata, ImageRecord, MetadataError, OutputError, StorageProblem
+from sdtui.metadata.write import UnsavedPicture, prepare_output, save_png
 
 __all__ = [
     "A1111_KEY",
@@ -20,6 +20,8 @@ __all__ = [
     "ImageRecord",
     "MetadataError",
     "OutputError",
+    "StorageProblem",
+    "UnsavedPicture",
     "check_pattern",
     "file_stem",
     "infotext",

@@ -20,6 +20,14 @@ class OutputError(Exception):
         self.field = field
 
 
+class StorageProblem(OutputError):
+    """A picture that could not be written because the disk is full or broken; it may work later."""
+
+    def __init__(self, message: str, path: str, needed_bytes: int) -> None:
+        super().__init__(message)
+        self.path, self.needed_bytes = path, needed_bytes
+
+
 class MetadataError(Exception):
     """A file from which no generation data can be read; the text names the file and why."""
 
@@ -49,6 +57,8 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     inexact: tuple[str, ...] = ()
     """Faster modes in use that change the picture's bits."""
+    memory_remedies: tuple[str, ...] = ()
+    """What was done after memory ran out; a smaller batch and a decode in tiles change the picture's bits."""
 
 
 class ImageMetadata(msgspec.Struct, frozen=True, kw_only=True):

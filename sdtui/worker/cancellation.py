@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from sdtui.worker.errors import Cancelled
+from sdtui.worker.errors import STOPS, Cancelled, Stop
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +23,67 @@ _NETWORKS: Final = ("unet", "transformer", "vae", "text_encoder", "text_encoder_
 
 
 class CancelToken:
-    """Whether a job is to stop, and when that was said."""
+    """Whether and how a job is to stop, and when that was said; `token()` is True when it is to stop at once."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self.wanted: Stop | None = None
         self.requested_at = 0.0
 
+    def request(self, stop: Stop) -> None:
+        """Ask the job to stop, from any thread; a wish weaker than the one before changes nothing."""
+        with self._lock:
+            if self.wanted is None or STOPS.index(stop) > STOPS.index(self.wanted):
+                self.requested_at = time.perf_counter()
+                self.wanted = stop
+
     def cancel(self) -> None:
-        """Ask the job to stop; from any thread."""
-        if not self._event.is_set():
-            self.requested_at = time.perf_counter()
-            self._event.set()
+        """Ask the job to stop at once."""
+        self.request("now")
 
     def __call__(self) -> bool:
-        return self._event.is_set()
+        return self.wanted == "now"
+
+    def stop_between_steps(self) -> None:
+        """Raise `Cancelled` when the job is to stop now, or where the next step would begin."""
+        if self.wanted is not None and self.wanted != "after_image":
+            raise Cancelled(self.wanted)
+
+    def stop_between_batches(self) -> None:
+        """Raise `Cancelled` when the job is to stop in any way: a batch is saved, and the next one has not begun."""
+        if self.wanted is not None:
+            raise Cancelled(self.wanted)
 
     @property
     def latency_s(self) -> float:
         """Seconds since the request."""
-        return time.perf_counter() - self.requested_at if self() else 0.0
+        return time.perf_counter() - self.requested_at if self.wanted is not None else 0.0
+
+
+class _Watching(CancelToken):
+    """A token that also asks a function."""
+
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        super().__init__()
+        self._cancelled = cancelled
+
+    def __call__(self) -> bool:
+        if self._cancelled():
+            self.cancel()
+        return super().__call__()
+
+    def stop_between_steps(self) -> None:
+        self()
+        super().stop_between_steps()
+
+    def stop_between_batches(self) -> None:
+        self()
+        super().stop_between_batches()
+
+
+def token_of(cancelled: Callable[[], bool]) -> CancelToken:
+    """A token as it is, or one that follows a plain function."""
+    return cancelled if isinstance(cancelled, CancelToken) else _Watching(cancelled)
 
 
 def raise_if(cancelled: Callable[[], bool]) -> None:

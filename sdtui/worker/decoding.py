@@ -1,25 +1,21 @@
-"""From latents to pictures, as a stage of its own: it can be cancelled, and repeated with less memory or more precision."""
+"""From latents to pictures, as a stage of its own: it can be cancelled, and repeated with more precision or less memory."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Final
+from typing import Any
 
 import torch
 from PIL import Image
 
-from sdtui.worker.errors import JobProblem, is_out_of_memory
-from sdtui.worker.memory import free_memory
+from sdtui.worker.errors import JobProblem
 from sdtui.worker.previews import decode
-
-_log: Final = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def decode_latents(pipe: Any, latents: torch.Tensor) -> tuple[torch.Tensor, str]:
     """(B, C, h, w) latents -> (B, 3, H, W) in about [-1, 1], bit for bit as the SD pipelines do it, and a note for the log.
 
-    Where memory runs out the VAE works in tiles, and where a half-precision VAE overflows, in float32; the note says so.
+    Where a half-precision VAE overflows, it works in float32; the note says so.
     Raises `JobProblem` when the latents themselves are no numbers.
     """
     if not bool(torch.isfinite(latents).all()):
@@ -27,27 +23,10 @@ def decode_latents(pipe: Any, latents: torch.Tensor) -> tuple[torch.Tensor, str]
             "The latents are not numbers any more (NaN or infinity): try another scheduler, fewer steps, less guidance, "
             "or dtype float32."
         )
-    note = ""
-    try:
-        picture = decode(pipe.vae, latents)
-    except RuntimeError as error:
-        if not is_out_of_memory(error) or not hasattr(pipe.vae, "enable_tiling"):
-            raise
-        picture, note = None, "in tiles, as memory ran out"
-    if picture is None:  # outside the except block, whose traceback would keep the tensors
-        free_memory()
-        picture = _in_tiles(pipe.vae, latents)
+    picture, note = decode(pipe.vae, latents), ""
     if not bool(torch.isfinite(picture).all()) and pipe.vae.dtype != torch.float32:
         picture, note = _in_float32(pipe.vae, latents), f"in float32, as {pipe.vae.dtype} overflowed".replace("torch.", "")
     return picture, note
-
-
-def _in_tiles(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    vae.enable_tiling()
-    try:
-        return decode(vae, latents)
-    finally:
-        vae.disable_tiling()
 
 
 def _in_float32(vae: Any, latents: torch.Tensor) -> torch.Tensor:

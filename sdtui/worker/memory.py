@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdtui.protocol import Heartbeat
@@ -46,6 +47,20 @@ def held_bytes(device: torch.device) -> int:
 
         return int(torch.cuda.memory_allocated(device))
     return rss_bytes()
+
+
+def available_bytes(device: torch.device) -> int:
+    """What could still be allocated there; 0 where nobody says."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with Path("/proc/meminfo").open("rb") as file:
+            found = next(line for line in file if line.startswith(b"MemAvailable:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration, IndexError, ValueError):
+        return 0
 
 
 def reset_peak(device: torch.device) -> None:

@@ -62,12 +62,15 @@ class LoadedModel:
     """Whether prompts are encoded and latents decoded by us, as in the SD 1.x and 2.x pipelines."""
     safety: dict[str, Any] = field(default_factory=dict)
     """Safety checker and feature extractor, once a job asked for them."""
+    spoiled: bool = False
+    """A job could not leave it as it was: it must be loaded anew."""
 
     def serves(self, request: ModelRequest) -> bool:
         """Whether this is the model that a request means; `auto` and what it became are the same."""
         mine = self.request
         return (
-            (request.model, request.revision, request.variant) == (mine.model, mine.revision, mine.variant)
+            not self.spoiled
+            and (request.model, request.revision, request.variant) == (mine.model, mine.revision, mine.variant)
             and request.dtype in (mine.dtype, self.info.dtype)
             and request.device in (mine.device, self.info.device)
         )

@@ -6,6 +6,7 @@ so that a stalled server never stalls the work, and a heartbeat, so that busy an
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import queue
@@ -14,17 +15,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 from sdtui.metadata import OutputError
 from sdtui.protocol import (
     Cancel,
     JobCancelled,
     JobFailed,
+    JobPaused,
     LoadModel,
     Message,
     ModelFailed,
     ModelLoaded,
+    Pause,
     ProtocolError,
     Shutdown,
     StageFinished,
@@ -33,13 +36,22 @@ from sdtui.protocol import (
     WorkerReady,
     WorkerStage,
 )
-from sdtui.settings import Settings
+from sdtui.settings import Settings, tapes_dir
 from sdtui.worker import memory
 from sdtui.worker.cancellation import CancelToken
-from sdtui.worker.errors import Cancelled, JobProblem, is_out_of_memory, one_line, traceback_text
+from sdtui.worker.errors import (
+    Cancelled,
+    JobProblem,
+    Stop,
+    is_device_broken,
+    is_out_of_memory,
+    one_line,
+    traceback_text,
+)
 from sdtui.worker.wire import Sender, read_commands
 
 if TYPE_CHECKING:
+    from sdtui.worker.journal import Journal
     from sdtui.worker.models import LoadedModel, ModelRequest
 
 HEARTBEAT_S: Final = 1.0
@@ -49,6 +61,8 @@ CPU_NICENESS: Final = 5
 """On a CPU the worker takes every core; the terminal and the server must still get theirs at once."""
 EXIT_BAD_COMMAND: Final = 65
 """EX_DATAERR of sysexits.h: what came in was no message."""
+EXIT_DEVICE_BROKEN: Final = 71
+"""EX_OSERR of sysexits.h: the GPU gives this process nothing but errors; a new one may do."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -78,7 +92,9 @@ class Worker:
     def _on_command(self, message: Message) -> None:
         """In the reader's thread: cancelling must not wait for the work."""
         if isinstance(message, Cancel):
-            self._cancel(message.job)
+            self._stop(message.job, message.when)
+        elif isinstance(message, Pause):
+            self._stop(message.job, "pause")
         elif isinstance(message, Shutdown):
             self._leave()
         else:
@@ -87,11 +103,11 @@ class Worker:
                     self._tokens[message.job] = CancelToken()
             self._queue.put(message)
 
-    def _cancel(self, job: str) -> None:
+    def _stop(self, job: str, stop: Stop) -> None:
         with self._tokens_lock:
             token = self._tokens.get(job)
         if token is not None:
-            token.cancel()
+            token.request(stop)
 
     def _on_end(self, error: ProtocolError | None) -> None:
         if error is not None:
@@ -208,7 +224,7 @@ class Worker:
             self.emit(ModelFailed(model=request.model, message=str(problem)))
             raise
         with self._stage("warm_up", request.model):
-            warm_up(model, cancelled)
+            warm_up(model, functools.partial(cancelled))  # not the token itself: a pause lets the model come up
         self._model = model
         _log.info("%s on %s, %s: %s", request.model, model.info.device, model.info.dtype, model.hardware.why)
         self.emit(ModelLoaded(info=model.info, elapsed_s=time.perf_counter() - began))
@@ -230,23 +246,44 @@ class Worker:
 
     def _run(self, submit: Submit, token: CancelToken) -> Message | None:
         """Run a job; returns the event that ends it where it did not finish. Its traceback is gone by then, and what it held."""
-        from sdtui.worker.generate import run_job
-
-        began = time.perf_counter()
+        journal: Journal | None = None
         try:
-            if token():
-                return JobCancelled(job=submit.job)
-            model = self._model_for(submit, token)
-            run_job(model, submit, emit=self.emit, cancelled=token, offline=self._settings.worker.offline, began=began)
-        except Cancelled:
-            return JobCancelled(job=submit.job, latency_s=token.latency_s)
+            token.stop_between_batches()
+            journal = self._journal(submit, token)
+            self._run_with(submit, token, journal)
+        except Cancelled as stopped:
+            return _stopped(submit, stopped, token)
         except (JobProblem, OutputError) as problem:
             _log.error("job %s: %s", submit.job, problem, exc_info=problem.__cause__)
             return JobFailed(job=submit.job, message=str(problem), field=problem.field)
         except Exception as error:
             _log.exception("job %s", submit.job)
+            if is_device_broken(error):
+                self._leave_broken()
             return JobFailed(job=submit.job, message=_explain(error), detail=traceback_text(error))
+        finally:
+            if journal is not None:
+                journal.close()
         return None
+
+    def _run_with(self, submit: Submit, token: CancelToken, journal: Journal | None) -> None:
+        from sdtui.worker.generate import run_job
+
+        began, offline = time.perf_counter(), self._settings.worker.offline
+        model = self._model_for(submit, token)
+        run_job(model, submit, emit=self.emit, cancelled=token, offline=offline, began=began, journal=journal)
+
+    def _journal(self, submit: Submit, token: CancelToken) -> Journal | None:
+        from sdtui.worker.journal import open_journal
+
+        return open_journal(tapes_dir(), submit.job, record=self._settings.worker.tape, look=token.stop_between_steps)
+
+    def _leave_broken(self) -> NoReturn:
+        """End at once: CUDA answers nothing but this error any more in this process; the job's tape is closed by now."""
+        _log.error("the device is broken for this process, which ends")
+        self._sender.close()
+        sys.stderr.flush()
+        os._exit(EXIT_DEVICE_BROKEN)
 
     def _model_for(self, submit: Submit, token: CancelToken) -> LoadedModel:
         from sdtui.worker.models import ModelRequest, find_local_problem
@@ -260,6 +297,19 @@ class Worker:
         model = self._load(request, token)
         self.emit(StageFinished(job=submit.job, stage="load", elapsed_s=time.perf_counter() - began, detail=request.model))
         return model
+
+
+def _stopped(submit: Submit, stopped: Cancelled, token: CancelToken) -> Message:
+    """The event of a job that stopped as it was asked to."""
+    progress, resume = stopped.progress, submit.resume
+    if not progress.started and resume is not None:
+        progress.batch_index, progress.steps_done = resume.batch_index, resume.steps_done
+    if stopped.stop == "pause":
+        steps = progress.steps_done
+        return JobPaused(job=submit.job, batch_index=progress.batch_index, steps_done=steps, latency_s=token.latency_s)
+    kept_steps = progress.steps_done if stopped.stop == "after_step" else 0
+    latency_s = token.latency_s if progress.started else 0.0
+    return JobCancelled(job=submit.job, latency_s=latency_s, kept_steps=kept_steps, images=tuple(progress.paths))
 
 
 def _explain(error: Exception) -> str:

@@ -12,12 +12,17 @@ from typing import Any
 
 import torch
 
+from sdtui.ledger import SavedPicture
 from sdtui.params import GenerationParams
 from sdtui.protocol import Message, PromptTokens, StageFinished, StageStarted, Submit, TensorFact
 from sdtui.text import safe_text
+from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.conditioning import tokenize
+from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel
+from sdtui.worker.remedies import Ladder
 from sdtui.worker.steps import StepLog, tensor_fact
+from sdtui.worker.tape import DenoiserTape
 
 Emit = Callable[[Message], None]
 
@@ -29,9 +34,15 @@ class StageClock:
         self._job, self._batch_index, self._emit = job, batch_index, emit
         self._began: dict[str, float] = {}
 
+    @property
+    def current(self) -> str:
+        """The stage that runs, the one that began last; empty between stages."""
+        return next(reversed(self._began), "")
+
     def start(self, stage: str) -> None:
         """A stage begins."""
         self._emit(StageStarted(job=self._job, stage=stage, batch_index=self._batch_index))
+        self._began.pop(stage, None)  # one that memory ended: it is the latest again
         self._began[stage] = time.perf_counter()
 
     def finish(self, stage: str, tensors: tuple[TensorFact, ...] = (), detail: str = "") -> float:
@@ -57,12 +68,24 @@ class Batch:
     params: GenerationParams
     """Resolved: sizes, seed and scheduler are filled in."""
     index: int
+    first_image: int
+    """Of the whole job's; memory may have split a batch into parts."""
     seeds: list[int]
     safety: dict[str, Any] | None
     emit: Emit
-    cancelled: Callable[[], bool]
+    token: CancelToken
     clock: StageClock
     began: float
+    tape: DenoiserTape
+    ladder: Ladder
+    journal: Journal | None
+    saved: dict[int, SavedPicture]
+    """The job's pictures that are on disk, by their index."""
+
+    @property
+    def denoise_note(self) -> str:
+        """What the stage `denoise` has to say beside its steps."""
+        return f"steps are not recorded: {self.tape.trouble}" if self.tape.trouble else ""
 
     @property
     def pipe(self) -> Any:
@@ -138,7 +161,7 @@ def seen(owner: Any, name: str, before: Callable[[], None], after: Callable[[Any
 
 @contextmanager
 def latents_seen(batch: Batch, log: StepLog) -> Iterator[None]:
-    """Report the initial latents when the pipeline makes them, and with them the start of the loop."""
+    """Report the initial latents when the pipeline makes them, and with them the start of the loop, which the tape joins."""
     clock = batch.clock
 
     def after(result: Any) -> None:
@@ -147,7 +170,7 @@ def latents_seen(batch: Batch, log: StepLog) -> Iterator[None]:
         clock.start("denoise")
         log.start()
 
-    with seen(batch.pipe, "prepare_latents", lambda: clock.start("latents"), after):
+    with seen(batch.pipe, "prepare_latents", lambda: clock.start("latents"), after), batch.tape.attached(batch.pipe):
         yield
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from sdtui.protocol import Message, PreviewReady, StepFinished, TensorFact
+from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.errors import Cancelled
 from sdtui.worker.hardware import dtype_name
 from sdtui.worker.memory import held_bytes
 from sdtui.worker.previews import Preview, Previewer
+from sdtui.worker.tape import DenoiserTape, StepSource
 from sdtui.worker.watch import WatchedStep
 
 Emit = Callable[[Message], None]
@@ -49,6 +51,9 @@ class _Pending:
     elapsed_s: float
     ready: Any
     """A CUDA event, or None when everything is here already."""
+    replayed: bool
+    told: bool
+    """Whether the server is told of the step; of one that it knows only the preview is sent."""
 
 
 class StepLog:
@@ -62,35 +67,53 @@ class StepLog:
         device: torch.device,
         emit: Emit,
         previewer: Previewer,
-        cancelled: Callable[[], bool],
+        token: CancelToken,
+        tape: DenoiserTape,
+        known_steps: int = 0,
         unpack: Unpack | None = None,
     ) -> None:
+        """`known_steps`: so many of the replayed ones are not told, as the server has them from an earlier run."""
         self._job, self._batch_index, self._device = job, batch_index, device
-        self._emit, self._previewer, self._cancelled, self._unpack = emit, previewer, cancelled, unpack
+        self._emit, self._previewer, self._token, self._unpack = emit, previewer, token, unpack
+        self._tape, self._known_steps = tape, known_steps
         self._pending: _Pending | None = None
         self._since = time.perf_counter()
         self.largest_bytes = 0
+        self.steps_told = 0
+        """Steps from the first one on that the server has been told of by this log."""
 
     def start(self) -> None:
-        """The first step begins now."""
+        """The first step begins now; raises `Cancelled` where it is not to."""
+        self._token.stop_between_steps()
         self._since = time.perf_counter()
+        self._tape.start()
 
     def __call__(self, step: WatchedStep) -> None:
         """Take note of a step; raises `Cancelled`."""
-        elapsed_s = time.perf_counter() - self._since
-        figures = self._to_host(_figures(step))
-        self.flush()
-        preview, preview_s = self._preview(step, elapsed_s)
-        rgb = self._to_host(preview.rgb) if preview is not None else None
-        self._pending = _Pending(step, figures, preview, rgb, preview_s, elapsed_s, self._mark())
-        if self._device.type != "cuda":
-            self.flush()
-        if self._cancelled():
+        source = self._tape.end_step()
+        elapsed_s = source.elapsed_s if source.replayed else time.perf_counter() - self._since
+        told = not source.replayed or step.index >= self._known_steps
+        if told or source.last_replayed:
+            self._note(step, source, elapsed_s, told=told)
+        if self._token():
             raise Cancelled
+        if self._token.wanted is not None:
+            self.flush()
+            self._token.stop_between_steps()
         self._since = time.perf_counter()
 
-    def _preview(self, step: WatchedStep, step_s: float) -> tuple[Preview | None, float]:
-        if not self._previewer.is_due(step.index, step.total):
+    def _note(self, step: WatchedStep, source: StepSource, elapsed_s: float, *, told: bool) -> None:
+        figures = self._to_host(_figures(step))
+        self.flush()
+        preview, preview_s = self._preview(step, source, elapsed_s)
+        rgb = self._to_host(preview.rgb) if preview is not None else None
+        self._pending = _Pending(step, figures, preview, rgb, preview_s, elapsed_s, self._mark(), source.replayed, told)
+        if self._device.type != "cuda":
+            self.flush()
+
+    def _preview(self, step: WatchedStep, source: StepSource, step_s: float) -> tuple[Preview | None, float]:
+        due = source.last_replayed or not source.replayed
+        if not due or not self._previewer.is_due(step.index, step.total):
             return None, 0.0
         began = time.perf_counter()
         denoised = self._unpack(step.denoised) if self._unpack is not None else step.denoised
@@ -117,7 +140,9 @@ class StepLog:
             pending.ready.synchronize()
         memory_bytes = held_bytes(self._device)
         self.largest_bytes = max(self.largest_bytes, memory_bytes)
-        self._emit(self._step_finished(pending, memory_bytes))
+        if pending.told:
+            self._emit(self._step_finished(pending, memory_bytes))
+            self.steps_told = pending.step.index + 1
         if pending.preview is not None and pending.rgb is not None:
             self._emit(self._preview_ready(pending, pending.preview, pending.rgb))
 
@@ -139,6 +164,7 @@ class StepLog:
             elapsed_s=pending.elapsed_s,
             preview_s=pending.preview_s,
             memory_bytes=memory_bytes,
+            replayed=pending.replayed,
         )
 
     def _preview_ready(self, pending: _Pending, preview: Preview, rgb: torch.Tensor) -> PreviewReady:

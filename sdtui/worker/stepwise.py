@@ -22,9 +22,9 @@ def run_stepwise(batch: Batch, log: StepLog) -> list[Image.Image]:
     guided = is_guided(batch.pipe, batch.params.guidance_scale)
     report_tokens(batch, guided=guided)
     embeddings = _embed(batch, guided=guided)
-    raise_if(batch.cancelled)
+    raise_if(batch.token)
     latents = _sample(batch, embeddings, log)
-    raise_if(batch.cancelled)
+    raise_if(batch.token)
     return _decode(batch, latents)
 
 
@@ -63,20 +63,32 @@ def _sample(batch: Batch, embeddings: Embeddings, log: StepLog) -> torch.Tensor:
             output_type="latent",
         ).images
     log.flush()
-    steps = f"{len(batch.pipe.scheduler.timesteps)} steps"
-    batch.clock.finish("denoise", (tensor_fact("latents", latents, stats=True),), steps)
+    batch.tape.flush()
+    note = f"{len(batch.pipe.scheduler.timesteps)} steps"
+    note = f"{note}, {batch.denoise_note}" if batch.denoise_note else note
+    batch.clock.finish("denoise", (tensor_fact("latents", latents, stats=True),), note)
     return latents
 
 
 def _decode(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
-    batch.clock.start("decode")
+    """The pictures; where memory runs out the latents are still there, and decoded in a way that needs less."""
+
+    def attempt() -> list[Image.Image]:
+        batch.clock.start("decode")
+        return _decode_once(batch, latents)
+
+    return batch.ladder.run(batch.index, lambda: "decode", lambda: len(batch.seeds), attempt)
+
+
+def _decode_once(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
     began = time.perf_counter()
     pictures, note = decode_latents(batch.pipe, latents)
     if not note:
         count, _, height, width = pictures.shape
         batch.model.previews.vae_s_per_px = (time.perf_counter() - began) / (count * height * width)
     images, flagged = to_images(batch.pipe, pictures, batch.safety)
+    notes = [note, *(remedy.replace("_", " ") for remedy in batch.ladder.in_force)]
     if any(flagged):
-        note = f"{note}; the safety checker blacked out {sum(flagged)} of {len(flagged)}".removeprefix("; ")
-    batch.clock.finish("decode", (tensor_fact("image", pictures, stats=True),), note)
+        notes.append(f"the safety checker blacked out {sum(flagged)} of {len(flagged)}")
+    batch.clock.finish("decode", (tensor_fact("image", pictures, stats=True),), "; ".join(filter(None, notes)))
     return images

@@ -31,11 +31,11 @@ def run_whole(batch: Batch, log: StepLog) -> list[Image.Image]:
         )
         if getattr(pipe, "vae", None) is not None:
             watching.enter_context(
-                seen(pipe.vae, "decode", lambda: _begin_decode(clock, log), lambda result: _decoded(clock, result))
+                seen(pipe.vae, "decode", lambda: _begin_decode(batch, log), lambda result: _decoded(clock, result))
             )
         images = list(call_pipeline(batch, prompt=batch.params.prompt, output_type="pil", **_more(batch)).images)
     log.flush()
-    clock.finish("denoise")
+    clock.finish("denoise", detail=batch.denoise_note)
     return images
 
 
@@ -55,10 +55,11 @@ def _embedded(clock: StageClock, result: Any) -> None:
     clock.finish("embeddings", tuple(tensor_fact(f"embeddings {index}", tensor) for index, tensor in enumerate(tensors)))
 
 
-def _begin_decode(clock: StageClock, log: StepLog) -> None:
+def _begin_decode(batch: Batch, log: StepLog) -> None:
     log.flush()
-    clock.finish("denoise")
-    clock.start("decode")
+    batch.tape.flush()
+    batch.clock.finish("denoise", detail=batch.denoise_note)
+    batch.clock.start("decode")
 
 
 def _decoded(clock: StageClock, result: Any) -> None:

@@ -1,0 +1,233 @@
+"""One job batch by batch: taking up what an earlier worker has done, making the rest, and stopping where that loses nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sdtui.ledger import SavedPicture
+from sdtui.params import GenerationParams
+from sdtui.protocol import JobResumed, Message, ResumePoint, Submit
+from sdtui.worker.cancellation import CancelToken, raise_if
+from sdtui.worker.errors import Progress
+from sdtui.worker.fingerprint import fingerprint
+from sdtui.worker.journal import Journal
+from sdtui.worker.models import LoadedModel
+from sdtui.worker.previews import Previewer
+from sdtui.worker.remedies import Ladder
+from sdtui.worker.samplers import build_scheduler
+from sdtui.worker.saving import save_images, saved_event
+from sdtui.worker.stages import Batch, StageClock
+from sdtui.worker.steps import StepLog
+from sdtui.worker.stepwise import run_stepwise
+from sdtui.worker.tape import DenoiserTape
+from sdtui.worker.whole import run_whole
+
+
+@dataclass
+class Job:
+    """A job that runs, and what its batches share."""
+
+    model: LoadedModel
+    submit: Submit
+    params: GenerationParams
+    """Resolved: sizes, seed and scheduler are filled in."""
+    seeds: list[int]
+    """One for each picture of the job."""
+    safety: dict[str, Any] | None
+    emit: Callable[[Message], None]
+    token: CancelToken
+    journal: Journal | None
+    ladder: Ladder
+    saved: dict[int, SavedPicture] = field(default_factory=dict)
+    batch_index: int = 0
+    steps_done: int = 0
+    largest_bytes: int = 0
+    _begun: bool = False
+    """Whether a batch was made here; until then `after_image` has no picture to wait for."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The pictures that are saved, in their order."""
+        return [self.saved[index].path for index in sorted(self.saved)]
+
+    @property
+    def progress(self) -> Progress:
+        """What the job keeps if it stops now."""
+        return Progress(self.batch_index, self.steps_done, self.paths)
+
+    def take_up(self) -> None:
+        """Tell what is done already: the pictures in the ledger, and the steps that are on the tape of the next batch."""
+        if self.journal is not None:
+            self.ladder.restore(self.journal.remedies)
+            self.ladder.keep = self.journal.keep_remedies
+            for index in range(len(self.seeds)):
+                with suppress(OSError):
+                    found = self.journal.ledger.find(index)
+                    if found is not None:
+                        self.saved[index] = found
+        if self.submit.resume is not None:
+            self._tell_resumed(self.submit.resume)
+        for index in sorted(self.saved):
+            self.emit(saved_event(self.submit.job, self.saved[index]))
+
+    def _tell_resumed(self, resume: ResumePoint) -> None:
+        part = next((part for part in self._all_parts() if self._is_missing(part)), None)
+        detail = ""
+        if part is not None:
+            self.batch_index = part.start // self.params.batch_size
+            tape, detail = self._tape(part, self._scheduler(part))
+            self.steps_done = tape.steps_done
+            tape.close()
+            if not (detail or self.steps_done) and resume.batch_index == self.batch_index and resume.steps_done:
+                detail = "The recorded steps are gone."
+        else:
+            self.batch_index = self.params.batch_count - 1
+        self.emit(
+            JobResumed(
+                job=self.submit.job,
+                batch_index=self.batch_index,
+                steps_done=self.steps_done,
+                images_done=len(self.saved),
+                detail=detail,
+            )
+        )
+
+    def run(self) -> None:
+        """Make and save every picture that is not saved. Raises `JobProblem`, `OutputError`, `Cancelled`, and others."""
+        position = 0
+        while position < len(self.seeds):
+            part = self._part(position)
+            if not self._is_missing(part):
+                position = part.stop
+                continue
+            if self.batch_index != position // self.params.batch_size:
+                self.batch_index, self.steps_done = position // self.params.batch_size, 0
+            position = self._make(position)
+            self._begun = True
+
+    def _look(self) -> None:
+        if self._begun:
+            self.token.stop_between_batches()
+        else:
+            self.token.stop_between_steps()
+
+    # --- parts: batches, or what memory left of them ------------------------------------------------------------
+
+    def _part(self, position: int) -> range:
+        """The pictures that are made together, from this one on: the rest of its batch, but not more than memory can hold."""
+        size = self.params.batch_size
+        end_of_batch = (position // size + 1) * size
+        return range(position, min(position + self.ladder.batch_size, end_of_batch))
+
+    def _all_parts(self) -> list[range]:
+        parts: list[range] = []
+        while not parts or parts[-1].stop < len(self.seeds):
+            parts.append(self._part(parts[-1].stop if parts else 0))
+        return parts
+
+    def _is_missing(self, part: range) -> bool:
+        return any(index not in self.saved for index in part)
+
+    def _name(self, part: range) -> str:
+        size = self.params.batch_size
+        name = f"batch-{part.start // size:04d}"
+        return name if len(part) == size else f"{name}-{part.start % size:03d}-{len(part):03d}"
+
+    def _make(self, position: int) -> int:
+        """Make and save the pictures from here; returns where the next ones begin. Memory may make them fewer on the way."""
+        known = [0]
+        clock = StageClock(self.submit.job, self.batch_index, self.emit)
+        part = self._part(position)
+
+        def attempt() -> None:
+            nonlocal part
+            part = self._part(position)
+            self._make_part(part, clock, known)
+
+        self.ladder.run(self.batch_index, lambda: clock.current, lambda: len(part), attempt)
+        return part.stop
+
+    def _make_part(self, part: range, clock: StageClock, known: list[int]) -> None:
+        began = time.perf_counter()
+        seeds = [self.seeds[index] for index in part]
+        scheduler = self._scheduler(part)
+        tape, _ = self._tape(part, scheduler)
+        stopping = True
+        try:
+            self.steps_done = tape.steps_done
+            self._look()
+            self.model.pipe.scheduler = scheduler
+            batch = Batch(
+                self.model, self.submit, self.params, self.batch_index, part.start, seeds, self.safety, self.emit, self.token,
+                clock, began, tape, self.ladder, self.journal, self.saved,
+            )  # fmt: skip
+            log = self._step_log(tape, max(known[0], self._known_steps(part)))
+            try:
+                images = run_stepwise(batch, log) if self.model.simple else run_whole(batch, log)
+            finally:
+                known[0] = max(known[0], log.steps_told)
+                self.largest_bytes = max(self.largest_bytes, log.largest_bytes)
+            raise_if(self.token)
+            save_images(batch, images)
+            stopping = False
+        finally:
+            tape.close(sync=stopping)
+            self.steps_done = tape.steps_done
+
+    # --- what a part needs ----------------------------------------------------------------------------------------
+
+    def _scheduler(self, part: range) -> Any:
+        seeds = [self.seeds[index] for index in part]
+        return build_scheduler(self.model.own_scheduler, self.model.info.schedulers, self.params, seeds)
+
+    def _tape(self, part: range, scheduler: Any) -> tuple[DenoiserTape, str]:
+        """The part's tape, and why its steps are made anew, where that is so."""
+        if self.journal is None:
+            return DenoiserTape(), ""
+        if not self.journal.record:
+            return DenoiserTape(), "Steps are not recorded: worker.tape is off in the settings."
+        seeds = [self.seeds[index] for index in part]
+        tape, trouble = self.journal.tape(self._name(part), fingerprint(self.model, self.params, seeds, scheduler))
+        why = f"The recorded steps cannot be used: {tape.begun_anew}." if tape is not None and tape.begun_anew else ""
+        return DenoiserTape(tape, trouble), why or (f"Steps are not recorded: {trouble}." if trouble else "")
+
+    def _known_steps(self, part: range) -> int:
+        """How many steps of this part the server has from an earlier run."""
+        resume = self.submit.resume
+        if resume is None or len(part) != self.params.batch_size or self.batch_index > resume.batch_index:
+            return 0
+        return resume.steps_done if self.batch_index == resume.batch_index else 1 << 30
+
+    def _step_log(self, tape: DenoiserTape, known_steps: int) -> StepLog:
+        params = self.params
+        return StepLog(
+            job=self.submit.job,
+            batch_index=self.batch_index,
+            device=self.model.hardware.device,
+            emit=self.emit,
+            previewer=Previewer(self.model.previews, self.submit.preview, (params.width or 0) * (params.height or 0)),
+            token=self.token,
+            tape=tape,
+            known_steps=known_steps,
+            unpack=_unpacker(self.model.pipe, params),
+        )
+
+
+def _unpacker(pipe: Any, params: GenerationParams) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Flux and its kin hold latents as (B, n, C) tokens; this gives them back their rows and columns."""
+    if not hasattr(pipe, "_unpack_latents"):
+        return None
+
+    def unpack(latents: torch.Tensor) -> torch.Tensor:
+        if latents.ndim != 3:
+            return latents
+        unpacked: torch.Tensor = pipe._unpack_latents(latents, params.height, params.width, pipe.vae_scale_factor)
+        return unpacked
+
+    return unpack

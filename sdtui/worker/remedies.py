@@ -1,0 +1,189 @@
+"""The ladder that a job climbs when memory runs out: each rung once, with the same seeds, and undone after the job."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar, get_args
+
+import torch
+
+from sdtui.protocol import MemoryRanOut, Message
+from sdtui.text import format_bytes
+from sdtui.worker.errors import JobProblem, Shortage, is_out_of_memory
+from sdtui.worker.memory import available_bytes, free_memory
+
+Remedy = Literal["vae_slicing", "vae_tiling", "smaller_batch", "model_offload", "sequential_offload"]
+_WHEN_DECODING: Final[tuple[Remedy, ...]] = ("vae_slicing", "vae_tiling", "model_offload", "sequential_offload")
+_ELSE: Final[tuple[Remedy, ...]] = ("smaller_batch", "model_offload", "sequential_offload")
+_DOES: Final[dict[Remedy, str]] = {
+    "vae_slicing": "the pictures are decoded one after the other",
+    "vae_tiling": "the picture is decoded in tiles",
+    "smaller_batch": "fewer pictures are made at a time",
+    "model_offload": "only the part of the model that works is kept on the device",
+    "sequential_offload": "the model is kept off the device and fetched layer by layer, which is slow",
+}
+_ADVICE: Final[dict[Remedy, str]] = {
+    "vae_slicing": "set a smaller batch size",
+    "vae_tiling": "make the picture smaller",
+    "smaller_batch": "set batch size {batch_size}",
+    "model_offload": "make the picture smaller, use dtype float16 or bfloat16, or close other programs that use the device",
+    "sequential_offload": "make the picture smaller, use dtype float16 or bfloat16, or close other programs that use the device",
+}
+_log: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass
+class _Rung:
+    """A remedy in force, and how to take it back."""
+
+    remedy: Remedy
+    undo: Callable[[], None]
+
+
+class Ladder:
+    """The remedies of one job: tries a stage again and again, each time in a way that needs less memory."""
+
+    def __init__(self, *, job: str, pipe: Any, device: torch.device, batch_size: int, emit: Callable[[Message], None]) -> None:
+        self._job, self._pipe, self._device, self._emit = job, pipe, device, emit
+        self._rungs: list[_Rung] = []
+        self.batch_size = batch_size
+        """How many pictures are made at a time."""
+        self.keep: Callable[[Mapping[str, Any]], None] = lambda _: None
+        """Told of what is in force whenever that changes."""
+
+    @property
+    def in_force(self) -> tuple[str, ...]:
+        """The remedies in force, in the order in which they came, each once."""
+        return tuple(dict.fromkeys(rung.remedy for rung in self._rungs))
+
+    @property
+    def advice(self) -> str:
+        """What to set for the next job; empty where memory did not run out."""
+        if not self._rungs:
+            return ""
+        done = ", ".join(_DOES[rung] for rung in get_args(Remedy) if rung in self.in_force)
+        wishes = dict.fromkeys(_ADVICE[rung.remedy].format(batch_size=self.batch_size) for rung in self._rungs)
+        return f"Memory ran out, so {done}. For the next job: {'; or '.join(wishes)}."
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take up what an earlier worker had in force, as far as it is possible here."""
+        size, remedies = kept.get("batch_size"), kept.get("remedies")
+        if isinstance(size, int) and 0 < size < self.batch_size:
+            self._force("smaller_batch", size)
+        for remedy in remedies if isinstance(remedies, list) else []:
+            if remedy in _DOES and remedy != "smaller_batch" and self._can(remedy, self.batch_size):
+                self._force(remedy)
+
+    def run(self, batch_index: int, stage: Callable[[], str], size: Callable[[], int], attempt: Callable[[], _T]) -> _T:
+        """`attempt()`, after each shortage of memory with one more remedy.
+
+        `stage` names what runs, `size` says how many pictures it is about. Raises `JobProblem` when there is no remedy left.
+        """
+        while True:
+            try:
+                return attempt()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                _log.warning("job %s: %s", self._job, error)
+                shortage = Shortage.of(error)
+            # The except block is left: its traceback kept the tensors.
+            free_memory()
+            self._climb(batch_index, stage(), size(), shortage)
+
+    def _climb(self, batch_index: int, stage: str, size: int, shortage: Shortage) -> None:
+        free_bytes = shortage.free_bytes or available_bytes(self._device)
+        remedy = self._next(stage, size)
+        if remedy is None:
+            raise JobProblem(self._exhausted(stage, shortage, free_bytes))
+        self._force(remedy, max(1, size // 2))
+        _log.warning("job %s, %s: memory ran out; next: %s", self._job, stage, remedy)
+        self._emit(
+            MemoryRanOut(
+                job=self._job,
+                batch_index=batch_index,
+                stage=stage,
+                remedy=remedy,
+                message=f"{_shortage(shortage, free_bytes, self._device)} Tried again with the same seeds: {_DOES[remedy]}.",
+                needed_bytes=shortage.needed_bytes,
+                free_bytes=free_bytes,
+            )
+        )
+        self.keep({"batch_size": self.batch_size, "remedies": list(self.in_force)})
+
+    def _next(self, stage: str, size: int) -> Remedy | None:
+        rungs = _WHEN_DECODING if stage == "decode" else _ELSE
+        return next((remedy for remedy in rungs if self._can(remedy, size)), None)
+
+    def _can(self, remedy: Remedy, size: int) -> bool:
+        if remedy == "smaller_batch":
+            return size > 1  # each time half of it, so each size is tried once
+        if remedy in self.in_force:
+            return False
+        if remedy == "vae_slicing":
+            return size > 1 and hasattr(getattr(self._pipe, "vae", None), "enable_slicing")
+        if remedy == "vae_tiling":
+            return hasattr(getattr(self._pipe, "vae", None), "enable_tiling")
+        # One kind of offload replaces the other. On a CPU there is nothing to move the model from.
+        replaced = remedy == "model_offload" and "sequential_offload" in self.in_force
+        return self._device.type == "cuda" and importlib.util.find_spec("accelerate") is not None and not replaced
+
+    def _force(self, remedy: Remedy, size: int = 0) -> None:
+        pipe = self._pipe
+        if remedy == "vae_slicing":
+            pipe.vae.enable_slicing()
+            undo = pipe.vae.disable_slicing
+        elif remedy == "vae_tiling":
+            pipe.vae.enable_tiling()
+            undo = pipe.vae.disable_tiling
+        elif remedy == "smaller_batch":
+            self.batch_size = size
+            undo = _nothing
+        else:
+            pipe.remove_all_hooks()
+            pipe.to("cpu", silence_dtype_warnings=True)
+            free_memory()
+            offload = pipe.enable_model_cpu_offload if remedy == "model_offload" else pipe.enable_sequential_cpu_offload
+            offload(device=self._device)
+            undo = self._move_back
+        self._rungs.append(_Rung(remedy, undo))
+
+    def _move_back(self) -> None:
+        self._pipe.remove_all_hooks()
+        self._pipe.to(self._device)
+
+    def undo(self) -> bool:
+        """Take back what is in force, the last first; False where that is not possible and the model must be loaded anew."""
+        well = True
+        for rung in reversed(self._rungs):
+            try:
+                rung.undo()
+            except Exception:
+                _log.exception("%s could not be taken back", rung.remedy)
+                well = False
+        return well
+
+    def _exhausted(self, stage: str, shortage: Shortage, free_bytes: int) -> str:
+        tried = ", ".join(_DOES[rung] for rung in get_args(Remedy) if rung in self.in_force)
+        tried = f" It did not help that {tried}." if tried else ""
+        cpu = self._device.type == "cpu"
+        instead = "close other programs" if cpu else "use dtype float16 or bfloat16, or close other programs that use the device"
+        batch = "set batch size 1, " if self.batch_size > 1 else ""
+        return (
+            f"{_shortage(shortage, free_bytes, self._device)} That was in stage {stage}.{tried} "
+            f"To make it fit: {batch}make the picture smaller, or {instead}."
+        )
+
+
+def _nothing() -> None:
+    """Taking back a smaller batch: the next job has a ladder of its own."""
+
+
+def _shortage(shortage: Shortage, free_bytes: int, device: torch.device) -> str:
+    needed = f": {format_bytes(shortage.needed_bytes)} more were needed" if shortage.needed_bytes else ""
+    free = f"{',' if needed else ':'} {format_bytes(free_bytes)} are free" if free_bytes else ""
+    return f"The memory of {'the CPU' if device.type == 'cpu' else device} ran out{needed}{free}."
