@@ -44,7 +44,7 @@ class SdtuiApp(TerminalApp[None]):
         Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave; jobs go on", priority=True),
         *(
             Binding(
-                f"alt+{number}",
+                f"alt+{entry.number}",
                 f"show_screen('{entry.name}')",
                 entry.label,
                 show=False,
@@ -52,7 +52,7 @@ class SdtuiApp(TerminalApp[None]):
                 tooltip=entry.purpose,
                 priority=True,
             )
-            for number, entry in enumerate(SCREENS, start=1)
+            for entry in SCREENS
         ),
     ]
 
@@ -60,6 +60,7 @@ class SdtuiApp(TerminalApp[None]):
         """`probe`: what the terminal was asked; without one, pictures are drawn in half cells."""
         self._settings = settings
         self._complaints: list[str] = []
+        self._made: dict[str, Any] = {}
         super().__init__(probe=probe, image_protocol=settings.terminal.image_protocol)
         self._feed = Feed(connect or _connect_to_server)
         for entry in SCREENS:
@@ -92,7 +93,7 @@ class SdtuiApp(TerminalApp[None]):
 
     def _make_screen(self, name: str) -> Screen[Any]:
         entry = next(entry for entry in SCREENS if entry.name == name)
-        screen = entry.make(self._settings, self._feed)
+        screen = self._made[name] = entry.make(self._settings, self._feed)
         screen.add_class(*self._breakpoints_now())  # set later, each would style every widget again before the first frame
         return screen
 
@@ -185,6 +186,19 @@ class SdtuiApp(TerminalApp[None]):
             await self.pop_screen()
         if name != self.current_mode:
             await self.switch_mode(name)
+
+    async def on_queue_screen_opened(self, message: Any) -> None:
+        """Show a job of the queue in Create, or edit it there."""
+        await self.action_show_screen("create")
+        create = self._made["create"]
+        if message.edit:
+            create.begin_edit(message.row)
+        else:
+            create.open_job(message.row)
+
+    def on_queue_screen_queued(self, message: Any) -> None:
+        """A job that was queued from the queue's screen is the user's own, as those of Create."""
+        self._made["create"].take_as_own(message.job)
 
     async def action_show_help(self) -> None:
         """Every key."""

@@ -10,6 +10,7 @@ from textual.screen import Screen
 
 from sdtui.protocol import Status
 from sdtui.settings import Settings, output_dir, settings_path
+from sdtui.ui.bindings import key_text, own_bindings
 from sdtui.ui.screens import SCREENS
 from sdtui.ui.screens.create import CreateScreen
 
@@ -21,6 +22,8 @@ def commands(app: SdtuiApp, screen: Screen[Any], settings: Settings) -> Iterable
     """Everything that can be done now."""
     if isinstance(screen, CreateScreen):
         yield from _create_commands(app, screen)
+    else:
+        yield from _possible_actions(app, screen)
     for entry in SCREENS:
         yield SystemCommand(f"Go to {entry.label}", entry.purpose, _later(app, f"app.show_screen('{entry.name}')"))
     yield SystemCommand("Change theme", "Choose the colours", _later(app, "app.choose_theme"))
@@ -35,6 +38,9 @@ def _create_commands(app: SdtuiApp, screen: CreateScreen) -> Iterable[SystemComm
     yield SystemCommand("Generate", "Make the picture", _later(app, "screen.generate"))
     if screen.following.can_cancel:
         yield SystemCommand("Cancel", "Stop the job within the current step", screen.action_cancel)
+        yield SystemCommand("Stop when …", "Stop now, after this picture, or after this step", screen.action_choose_stop)
+        pause = ("Resume", "Let the job go on") if screen.following.paused else ("Pause", "Take the job off the device")
+        yield SystemCommand(*pause, screen.action_pause_job)
     yield SystemCommand("Random seed", "Draw a seed and keep it", screen.action_randomise_seed)
     yield SystemCommand("Lock seed", "Keep the last seed, or draw one for each job", screen.action_lock_seed)
     yield SystemCommand("Reset form", "Put every field back to its default", screen.action_reset_form)
@@ -42,6 +48,15 @@ def _create_commands(app: SdtuiApp, screen: CreateScreen) -> Iterable[SystemComm
     yield SystemCommand("Copy log", "Put every row of the step log on the clipboard", screen.steps.action_copy_all)
     yield SystemCommand("Server status", "Ask the server how it is", lambda: screen.send(Status()))
     yield SystemCommand("Reconnect", "Try to reach the server now", screen.action_retry)
+
+
+def _possible_actions(app: SdtuiApp, screen: Screen[Any]) -> Iterable[SystemCommand]:
+    """What the keys of a screen do, as far as it is possible now."""
+    possible = {entry.binding.id for entry in screen.active_bindings.values() if entry.enabled}
+    for binding in own_bindings(type(screen)):
+        if binding.id in possible:
+            title = binding.description or binding.tooltip
+            yield SystemCommand(title, f"{binding.tooltip} ({key_text(binding.key)})", _later(app, f"screen.{binding.action}"))
 
 
 def _later(app: SdtuiApp, action: str) -> Callable[[], Any]:

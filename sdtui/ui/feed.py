@@ -10,12 +10,25 @@ from typing import Final, Protocol
 from textual.message import Message as UiMessage
 from textual.message_pump import MessagePump
 
-from sdtui.protocol import Message, PreviewReady, ProtocolError, Welcome
+from sdtui.protocol import (
+    Heartbeat,
+    Message,
+    ModelLoaded,
+    PreviewReady,
+    ProtocolError,
+    QueueChanged,
+    Refused,
+    Replay,
+    ReplayDone,
+    Welcome,
+)
 from sdtui.text import safe_text
 
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 10.0
 """Waits double between tries: at once for a restart, calm for a machine that has no server."""
+_LASTING: Final = (QueueChanged, Heartbeat, ModelLoaded)
+"""The latest of each is told to a screen that is made later."""
 
 
 class Connection(Protocol):
@@ -58,11 +71,12 @@ class FeedState(UiMessage, bubble=False):
 
 
 class FeedEvent(UiMessage, bubble=False):
-    """An event of the server."""
+    """An event of the server; `replayed`: from a job's record, asked for by whichever screen."""
 
-    def __init__(self, event: Message) -> None:
+    def __init__(self, event: Message, *, replayed: bool = False) -> None:
         super().__init__()
         self.event = event
+        self.replayed = replayed
 
 
 class FeedFrame(UiMessage, bubble=False):
@@ -88,12 +102,16 @@ class Feed:
         self._viewers: list[MessagePump] = []
         self._wake = asyncio.Event()
         self._tried = asyncio.Event()
+        self._replaying: set[str] = set()
+        self._latest: dict[type[Message], Message] = {}
         self.last = FeedState("connecting")
 
     def listen(self, pump: MessagePump) -> None:
         """Post every event but previews to `pump`, and each change of the connection, the latest one at once."""
         self._listeners.append(pump)
         pump.post_message(self._copy(self.last))
+        for event in self._latest.values():
+            pump.post_message(FeedEvent(event))
 
     def view(self, pump: MessagePump) -> None:
         """Post previews to `pump`."""
@@ -108,6 +126,8 @@ class Feed:
         await self._tried.wait()
         if self._connection is None:
             raise NotConnected(self.last.reason or "There is no connection to the server yet.")
+        if isinstance(command, Replay):
+            self._replaying.add(command.job)
         try:
             await self._connection.send(command)
         except (OSError, ProtocolError) as error:
@@ -144,6 +164,8 @@ class Feed:
             return f"The connection to the server broke: {safe_text(str(error))}"
         finally:
             self._connection = None
+            self._replaying.clear()
+            self._latest.clear()
             await connection.close()
         return "The server has gone."
 
@@ -152,8 +174,14 @@ class Feed:
             for pump in self._viewers:
                 pump.post_message(FeedFrame(event))
             return
+        if isinstance(event, _LASTING):
+            self._latest[type(event)] = event
+        job = getattr(event, "job", None)
+        replayed = job is not None and job in self._replaying
+        if isinstance(event, ReplayDone | Refused) and job is not None:
+            self._replaying.discard(job)
         for pump in self._listeners:
-            pump.post_message(FeedEvent(event))
+            pump.post_message(FeedEvent(event, replayed=replayed))
 
     def _announce(self, state: FeedState) -> None:
         self.last = state

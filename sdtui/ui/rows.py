@@ -107,7 +107,7 @@ class StepHead(msgspec.Struct, frozen=True):
 
 
 class StepRow(msgspec.Struct, frozen=True):
-    """One denoising step: timestep, sigma, x0 prediction, guidance difference, time."""
+    """One denoising step: timestep, sigma, x0 prediction, guidance difference, time; quiet where it comes from the tape."""
 
     step: StepFinished
 
@@ -120,7 +120,7 @@ class StepRow(msgspec.Struct, frozen=True):
         if width_cells >= WIDE:
             last += f" {_figure(step.latents.mean, 6, 3)} {_figure(step.latents.std, 6, 3)}"
             last += f" {step.preview_s * 1000:>5.1f} {format_bytes(step.memory_bytes):>8}"
-        return ((first, "muted"), (middle, "text"), (last, "muted"))
+        return ((first, "muted"), (middle, "muted" if step.replayed else "text"), (last, "muted"))
 
 
 def _figure(value: float | None, width: int, digits: int) -> str:
@@ -162,11 +162,12 @@ def rows_for(event: Message) -> list[LogRow]:
             return [FactRow("saved", name, format_bytes(event.size_bytes), event.elapsed_s)]
         case JobFinished():
             memory = f", {format_bytes(event.peak_memory_bytes)} at most" if event.peak_memory_bytes else ""
-            return [NoteRow(f"done in {format_seconds(event.elapsed_s)}{memory}", "success")]
+            done = NoteRow(f"done in {format_seconds(event.elapsed_s)}{memory}", "success")
+            return [done, *wrapped_rows(event.advice, "accent")]
         case JobCancelled():
-            return [NoteRow(f"cancelled within {format_seconds(event.latency_s)}", "warning")]
+            return _cancelled_rows(event)
         case JobFailed():
-            return _error_rows(event.message)
+            return wrapped_rows(event.message, "error")
         case _:
             return _worker_rows(event)
 
@@ -187,17 +188,32 @@ def _worker_rows(event: Message) -> list[LogRow]:
                 )
             ]
         case ModelFailed():
-            return _error_rows(event.message)
+            return wrapped_rows(event.message, "error")
         case WorkerDied():
-            return _error_rows(f"The worker ended: {event.reason}. A new one starts.")
+            return wrapped_rows(f"The worker ended: {event.reason.rstrip('.')}. {after_death(event)}", "error")
         case _:
             return []
 
 
-def _error_rows(message: str) -> list[LogRow]:
-    """An error in full, wrapped for the narrowest log."""
+def wrapped_rows(message: str, tone: str) -> list[LogRow]:
+    """Sentences in full, wrapped for the narrowest log."""
     lines = safe_text(message, multiline=True, limit=_TEXT_LIMIT).splitlines()
-    return [NoteRow(part, "error") for line in lines for part in textwrap.wrap(line, _NARROW)]
+    return [NoteRow(part, tone) for line in lines for part in textwrap.wrap(line, _NARROW)]
+
+
+def after_death(event: WorkerDied) -> str:
+    """What happens now that the worker is dead."""
+    return "The next job starts another." if event.given_up else "A new one starts."
+
+
+def _cancelled_rows(event: JobCancelled) -> list[LogRow]:
+    text = f"stopped in {format_seconds(event.latency_s)}" if event.latency_s else "cancelled before it began"
+    if event.images:
+        text += f", {count_noun(len(event.images), 'picture')} saved before"
+    rows: list[LogRow] = [NoteRow(text, "warning")]
+    if event.kept_steps:
+        rows.append(NoteRow(f"{count_noun(event.kept_steps, 'step')} kept: a retry goes on from there"))
+    return [*rows, *wrapped_rows(event.detail, "muted")]
 
 
 def _start_row(event: JobStarted) -> LogRow:

@@ -20,6 +20,7 @@ from sdtui.ui.display import Display
 from sdtui.ui.driver import TerminalDriver
 
 if TYPE_CHECKING:
+    from sdtui.settings import Notify
     from sdtui.terminal.probe import Probe
 
 JUDGE_AFTER_S: Final = 0.1
@@ -57,6 +58,16 @@ class TerminalApp(App[ReturnType]):
         self.terminal_display.use(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
         if complaint:
             self.notify(complaint, title="Pictures", severity="warning", timeout=15, markup=False)
+
+    def announce(self, text: str, wanted: Notify) -> None:
+        """Ring, or show a desktop notice, as the terminal can; through the writer that all else goes through."""
+        if wanted == "off" or self._driver is None:
+            return
+        from sdtui.terminal.notice import notice, notice_way
+
+        report = self._probe.report() if self._probe is not None else None
+        inside_tmux = report is not None and report.capabilities.multiplexer == "tmux"
+        self._driver.write(notice(text, notice_way(wanted, report), inside_tmux=inside_tmux).decode())
 
     def on_mount(self) -> None:
         """Judge the terminal when the first keys are answered. End as when the user leaves, when told to from outside."""

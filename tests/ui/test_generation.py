@@ -106,7 +106,8 @@ async def test_cancel_stops_the_followed_job() -> None:
         await running.pilot.press("ctrl+x")
         await running.finished()
         assert [command.job for command in running.client.sent(Cancel)] == [running.client.sent(Submit)[0].job]
-        assert "cancelled" in running.log_text()
+        assert "stopped in 10 ms" in running.log_text()
+        assert running.screen.progress.text == "Stopped in 10 ms."
 
 
 async def test_ctrl_x_cuts_text_while_there_is_nothing_to_cancel() -> None:

@@ -19,8 +19,9 @@ FIRST_KEYS_S: Final = 0.1
 
 
 class ScreenEntry(msgspec.Struct, frozen=True):
-    """One screen: its name, its label, and how it is made."""
+    """One screen: the number of its key, its name, its label, and how it is made."""
 
+    number: int
     name: str
     label: str
     purpose: str
@@ -33,6 +34,13 @@ def _make_create(settings: Settings, feed: Feed) -> Screen[Any]:
     return CreateScreen(settings, feed)
 
 
+def _make_queue(settings: Settings, feed: Feed) -> Screen[Any]:  # noqa: ARG001  (all are made alike)
+    from sdtui.ui.screens.queue import QueueScreen
+
+    return QueueScreen(feed)
+
+
 SCREENS: Final[tuple[ScreenEntry, ...]] = (
-    ScreenEntry("create", "Create", "Write a prompt and see the picture form", _make_create),
+    ScreenEntry(1, "create", "Create", "Write a prompt and see the picture form", _make_create),
+    ScreenEntry(5, "queue", "Queue", "What runs, what waits and what is done", _make_queue),
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,18 +14,20 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.getters import query_one
-from textual.screen import Screen
 from textual.widgets import Static
 
 from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
-from sdtui.protocol import Cancel, LoadModel, ModelInfo, PreviewOptions, Submit, new_job_id
+from sdtui.protocol import JobRow, JobStarted, LoadModel, Message, ModelInfo, PreviewOptions, Submit, new_job_id
 from sdtui.settings import Settings, history_path, output_dir
 from sdtui.text import count_noun, format_bytes
 from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
 from sdtui.ui.history import PromptHistory
-from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
+from sdtui.ui.own_jobs import OwnJobs
+from sdtui.ui.screens import FIRST_KEYS_S, SCREENS, create_jobs
+from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.create_events import show_event, show_state
+from sdtui.ui.terminal_app import TerminalApp
 from sdtui.ui.widgets.form import Form
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
@@ -40,7 +43,7 @@ _SAY_LINE_S: Final = 1.0
 _PROMPTS: Final = {"prompt": "What should be seen?", "negative_prompt": "What should not be seen?"}
 
 
-class CreateScreen(Screen[None]):
+class CreateScreen(FeedScreen):
     """Owns what is followed and hands it down; its widgets know nothing of each other."""
 
     CSS_PATH = "create.tcss"
@@ -48,6 +51,12 @@ class CreateScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5,ctrl+j", "generate", "Generate", id="create.generate", priority=True, tooltip="Make the picture"),
         Binding("ctrl+x", "cancel", "Cancel", id="create.cancel", priority=True, tooltip="Stop the job within the current step"),
+        Binding("f5,ctrl+j", "save_edit", "Save change", id="create.save_edit", priority=True, tooltip="Change the queued job"),
+        Binding(
+            "escape", "leave_edit", "Leave it", id="create.leave_edit", priority=True, tooltip="Do not change the queued job"
+        ),
+        Binding("f6", "pause_job", "Pause", id="create.pause", tooltip="Take the job off the device, or let it go on"),
+        Binding("f9", "choose_stop", "Stop when …", show=False, id="create.stop", tooltip="Stop now, after this picture or step"),
         Binding("f2", "reset_field", "Reset field", show=False, id="create.reset", tooltip="Put the field back to its default"),
         Binding("f3", "randomise_seed", "Random seed", id="create.seed", tooltip="Draw a seed and keep it"),
         Binding("f4", "lock_seed", "Lock seed", id="create.lock", tooltip="Keep the last seed, or draw one for each job"),
@@ -65,16 +74,24 @@ class CreateScreen(Screen[None]):
     help_line = query_one("#help", Static)
 
     def __init__(self, settings: Settings, feed: Feed) -> None:
-        super().__init__(classes=f"-tab-{PANES[0][0]}")
+        super().__init__(feed, classes=f"-tab-{PANES[0][0]}")
         self.settings = settings
-        self.feed = feed
         self.following = Following()
+        self.running: str | None = None
+        self.trouble = ""
+        self.held = False
+        self.edited: create_jobs.Edited | None = None
+        self.own_jobs: OwnJobs | None = None
+        self.left_behind: set[str] = set()
+        """Own jobs whose UI went before they ended, while it is not known what became of them."""
+        self.missed: list[JobRow] = []
+        self._began: dict[str, float] = {}
         self.model: ModelInfo | None = None
         self._counter_folder: str | None = None
 
     def compose(self) -> ComposeResult:
         """The mock of the design, in the order of the tab key."""
-        yield HeaderLine([(entry.name, entry.label) for entry in SCREENS], "create", id="header")
+        yield HeaderLine(SCREENS, "create", id="header")
         with Container(id="body"):
             with Vertical(id="left"):
                 with Container(id="prompts"):
@@ -113,7 +130,22 @@ class CreateScreen(Screen[None]):
 
     def on_feed_event(self, message: FeedEvent) -> None:
         """The server told something."""
-        show_event(self, message.event)
+        show_event(self, message.event, replayed=message.replayed)
+
+    def note_time(self, event: Message) -> None:
+        """Remember when a job of ours began: how long it took decides whether its end is announced."""
+        if isinstance(event, JobStarted) and event.job in self.following.own:
+            self._began.setdefault(event.job, time.monotonic())
+
+    def seconds_since_start(self, job: str) -> float | None:
+        """How long ago a job of ours began; None where that was not seen."""
+        began = self._began.pop(job, None)
+        return None if began is None else time.monotonic() - began
+
+    def announce(self, text: str) -> None:
+        """Say outside the window that something has ended, if the settings ask for it."""
+        if isinstance(self.app, TerminalApp):
+            self.app.announce(text, self.settings.terminal.notify)
 
     def take_model(self, info: ModelInfo) -> None:
         """A model is in memory."""
@@ -147,23 +179,15 @@ class CreateScreen(Screen[None]):
         self.prompt.set_counter(counter)
         self.negative.set_counter(counter)
 
-    def send(self, *commands: Any) -> None:
-        """Send commands in order, without waiting; a lost server is said."""
-
-        async def deliver() -> None:
-            try:
-                for command in commands:
-                    await self.feed.send(command)
-            except NotConnected as error:
-                self.notify(str(error), title="Not sent", severity="error", markup=False)
-
-        self.run_worker(deliver(), exit_on_error=False)
-
     # --- what the user does ----------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Cancel while there is something to cancel; while not, ctrl+x cuts text as usual."""
-        if action == "cancel":
+        if action in ("save_edit", "leave_edit"):
+            return self.edited is not None
+        if action == "generate":
+            return self.edited is None
+        if action in ("cancel", "pause_job", "choose_stop"):
             return self.following.can_cancel or None  # None: shown, but dim
         return super().check_action(action, parameters)
 
@@ -203,10 +227,33 @@ class CreateScreen(Screen[None]):
         self.call_later(self._follow_own, command.job)  # behind the news of a connection that was just made
 
     def _follow_own(self, job: str) -> None:
+        self._keep_own(job)
         if self.following.submit(job):
             self.begin_following(job)
         else:
             self.notify("Queued behind the job at work.", markup=False)
+
+    def take_as_own(self, job: str) -> None:
+        """A job that was queued elsewhere in this UI is the user's own too."""
+        self.following.own.add(job)
+        self._keep_own(job)
+
+    def open_job(self, row: JobRow) -> None:
+        """Show a job of the queue."""
+        create_jobs.open_job(self, row)
+
+    def begin_edit(self, row: JobRow) -> None:
+        """Edit a job of the queue."""
+        create_jobs.begin_edit(self, row)
+
+    def _keep_own(self, job: str) -> None:
+        if self.own_jobs is not None:
+            self.own_jobs.add(job)
+
+    def on_unmount(self) -> None:
+        """The next UI finds what has not ended."""
+        if self.own_jobs is not None:
+            self.own_jobs.close()
 
     def read_params(self) -> tuple[GenerationParams, list[Problem]]:
         """What is to be generated, and everything that is wrong with it."""
@@ -245,15 +292,35 @@ class CreateScreen(Screen[None]):
             self.query_one(TabLine).active = "form"
             self._activate_pane("form")
             self.form.show_problem(name, message)
-        self._say_help(message, wrong=True)
+        self.say_help(message, wrong=True)
         if not self.help_line.display:
             self.notify(message, severity="error", markup=False)
 
     def action_cancel(self) -> None:
         """Stop the followed job."""
-        if self.following.job is not None:
-            self.send(Cancel(job=self.following.job))
-            self.progress.wait_for("cancelling")
+        create_jobs.cancel(self, "now")
+
+    def action_choose_stop(self) -> None:
+        """Choose when to stop the followed job."""
+        from sdtui.ui.screens.chooser import Chooser
+
+        def take(when: str | None) -> None:
+            if when is not None:
+                create_jobs.cancel(self, create_jobs.cancel_way(when))
+
+        self.app.push_screen(Chooser("Stop", create_jobs.CANCEL_WAYS, "after_image"), take)
+
+    def action_pause_job(self) -> None:
+        """Take the followed job off the device, or put it back."""
+        create_jobs.pause_or_resume(self)
+
+    def action_save_edit(self) -> None:
+        """Change the job, once the focused widget has taken every key that was typed before this one."""
+        (self.focused or self).call_later(create_jobs.save_edit, self)
+
+    def action_leave_edit(self) -> None:
+        """Leave the queued job as it is."""
+        create_jobs.end_edit(self)
 
     def action_reset_field(self) -> None:
         """Put the focused field back to its default."""
@@ -305,7 +372,7 @@ class CreateScreen(Screen[None]):
     def _field_changed(self, event: Form.Changed) -> None:
         row = self.form.focused_row
         if row is not None and row.field.name == event.name:
-            self._say_help(event.problem or row.help, wrong=bool(event.problem))
+            self.say_help(event.problem or row.help, wrong=bool(event.problem))
 
     @on(PromptBox.Changed)
     def _prompt_changed(self, event: PromptBox.Changed) -> None:
@@ -313,7 +380,7 @@ class CreateScreen(Screen[None]):
         if isinstance(box, PromptBox) and box.error:
             message = check_value(box.field, box.text) or ""
             box.show_error(message)
-            self._say_help(message or BY_FIELD[box.field].spec.help, wrong=bool(message))
+            self.say_help(message or BY_FIELD[box.field].spec.help, wrong=bool(message))
 
     @on(PromptBox.Refused)
     def _paste_refused(self, event: PromptBox.Refused) -> None:
@@ -328,16 +395,17 @@ class CreateScreen(Screen[None]):
     def _focus_moved(self) -> None:
         row = self.form.focused_row
         if row is not None:
-            self._say_help(row.error or row.help, wrong=bool(row.error))
+            self.say_help(row.error or row.help, wrong=bool(row.error))
         elif isinstance(self.focused, PromptBox):
             box = self.focused
-            self._say_help(box.error or BY_FIELD[box.field].spec.help, wrong=bool(box.error))
+            self.say_help(box.error or BY_FIELD[box.field].spec.help, wrong=bool(box.error))
         elif isinstance(self.focused, StepLog):
-            self._say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest.")
+            self.say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest.")
         else:
-            self._say_help("")
+            self.say_help("")
 
-    def _say_help(self, text: str, *, wrong: bool = False) -> None:
+    def say_help(self, text: str, *, wrong: bool = False) -> None:
+        """A sentence in the help line."""
         self.help_line.set_class(wrong, "-wrong")
         self.help_line.update(Content(text))
 

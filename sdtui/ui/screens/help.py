@@ -74,4 +74,5 @@ _TITLES = {
     "FieldInput": "In a number",
     "Choice": "In a choice",
     "StepLog": "In the step log",
+    "JobTable": "In the table of jobs",
 }

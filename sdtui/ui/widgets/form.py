@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from textual.containers import VerticalScroll
@@ -36,13 +37,13 @@ def fields_of(group: str) -> list[ParamField]:
     return [field for field in FIELDS if field.spec.group == group]
 
 
-def default_text(field: ParamField) -> str:
-    """A field's default as the form writes it."""
-    if field.default is None:
+def value_text(value: Any) -> str:
+    """A value as the form writes it."""
+    if value is None:
         return ""
-    if field.kind == "bool":
-        return "yes" if field.default else "no"
-    return str(field.default)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 class Form(VerticalScroll, can_focus=False):
@@ -59,7 +60,7 @@ class Form(VerticalScroll, can_focus=False):
     def __init__(self, model: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.border_title = "Settings"
-        self._defaults = {field.name: default_text(field) for field in FIELDS if field.spec.group != "prompt"}
+        self._defaults = {field.name: value_text(field.default) for field in FIELDS if field.spec.group != "prompt"}
         self._defaults["model"] = model
         self._rows: dict[str, FieldRow] = {}
         self._model: ModelInfo | None = None
@@ -204,6 +205,16 @@ class Form(VerticalScroll, can_focus=False):
             row.error = message
             row.editor.focus()
             self.call_after_refresh(row.scroll_visible, animate=False)  # the form may have been hidden until now
+
+    def texts(self) -> dict[str, str]:
+        """What is written in every field."""
+        return {name: self.text(name) for name in self._defaults}
+
+    def fill(self, texts: Mapping[str, str]) -> None:
+        """Write into the fields that are named."""
+        for name, row in self._rows.items():
+            if name in texts:
+                row.text = texts[name]
 
     def reset_field(self, name: str) -> None:
         """Back to the default."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.events import Click
 from textual.widget import Widget
 
-from sdtui.protocol import ModelInfo
+from sdtui.protocol import Heartbeat, Message, ModelInfo, ModelLoaded, QueueChanged
 from sdtui.text import format_bytes, safe_text
+from sdtui.ui.feed import FeedState
+
+if TYPE_CHECKING:
+    from sdtui.ui.screens import ScreenEntry
 
 _DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -17,14 +22,15 @@ _DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 class HeaderLine(Widget):
     """The screens' names at the left; model, device, memory and queue at the right."""
 
-    def __init__(self, screens: Sequence[tuple[str, str]], current: str, *, id: str | None = None) -> None:
+    def __init__(self, screens: Sequence[ScreenEntry], current: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._screens = list(screens)
         self._current = current
         self._model = ""
         self._place = ""
         self._memory = ""
-        self._queued = 0
+        self._queue = ""
+        self._trouble = ""
         self._notice = ""
         self._line = ""
         self._spots: list[tuple[range, str]] = []
@@ -32,8 +38,8 @@ class HeaderLine(Widget):
     @property
     def status(self) -> str:
         """The right side as text."""
-        queue = f"queue {self._queued}" if self._queued else ""
-        parts = (self._line, self._notice or self._model, "" if self._notice else self._place, self._memory, queue)
+        notice = self._notice or self._trouble
+        parts = (self._line, notice or self._model, "" if notice else self._place, self._memory, self._queue)
         return " · ".join(part for part in parts if part)
 
     def set_model(self, info: ModelInfo) -> None:
@@ -52,11 +58,32 @@ class HeaderLine(Widget):
             self._memory = shown
             self.refresh()
 
-    def set_queue(self, queued: int) -> None:
-        """How many jobs wait."""
-        if queued != self._queued:
-            self._queued = queued
+    def set_queue(self, queue: QueueChanged) -> None:
+        """How many jobs wait, and whether something keeps them waiting."""
+        shown = " ".join(("queue", *([str(queue.queued)] if queue.queued else []), *(["held"] if queue.held else [])))
+        shown = shown if queue.queued or queue.held else ""
+        trouble = safe_text(queue.trouble, limit=60)
+        if (shown, trouble) != (self._queue, self._trouble):
+            self._queue, self._trouble = shown, trouble
             self.refresh()
+
+    def take_state(self, state: FeedState) -> None:
+        """The connection changed."""
+        self.set_notice("no server" if state.state == "lost" else "")
+        if state.welcome is not None:
+            self.set_queue(state.welcome.queue)
+            if state.welcome.model is not None:
+                self.set_model(state.welcome.model)
+
+    def take_event(self, event: Message) -> None:
+        """Show what concerns this line of what the server says."""
+        match event:
+            case Heartbeat():
+                self.set_memory(event.device_bytes or event.rss_bytes, event.device_total_bytes)
+            case QueueChanged():
+                self.set_queue(event)
+            case ModelLoaded():
+                self.set_model(event.info)
 
     def set_line(self, text: str) -> None:
         """What the pictures cost the line to the terminal, as `12 kB/frame, 5 fps`; empty while none go there."""
@@ -76,16 +103,16 @@ class HeaderLine(Widget):
         parts: list[Content | tuple[str, str]] = [("sdtui", "bold $accent"), "   "]  # type: ignore[list-item]
         at = len("sdtui") + 3
         self._spots = []
-        for number, (name, label) in enumerate(self._screens, start=1):
-            text = f"{number} {label}"
-            parts += [(text, "$foreground" if name == self._current else "$muted"), ("  ", "")]
-            self._spots.append((range(at, at + len(text)), name))
+        for entry in self._screens:
+            text = f"{entry.number} {entry.label}"
+            parts += [(text, "$foreground" if entry.name == self._current else "$muted"), ("  ", "")]
+            self._spots.append((range(at, at + len(text)), entry.name))
             at += len(text) + 2
         status = self.status
         room = max(0, width - at)
         if len(status) > room:
             status = f"{status[: room - 1]}…" if room > 1 else ""
-        parts += [(" " * max(0, room - len(status)), ""), (status, "$warning" if self._notice else "$muted")]
+        parts += [(" " * max(0, room - len(status)), ""), (status, "$warning" if self._notice or self._trouble else "$muted")]
         return Content.assemble(*parts)
 
     async def on_click(self, event: Click) -> None:

@@ -71,8 +71,9 @@ class ProgressLine(Widget):
 
     def step(self, step: StepFinished) -> None:
         """A step is done."""
-        self._times.append(step.elapsed_s + step.preview_s)
-        mean_s = sum(self._times) / len(self._times)
+        if not step.replayed:
+            self._times.append(step.elapsed_s + step.preview_s)
+        mean_s = sum(self._times) / max(1, len(self._times))
         at, total = step.step_index + 1, step.total_steps
         left = total - at + total * (self._batches - 1 - step.batch_index)
         speed = _speed(mean_s)
