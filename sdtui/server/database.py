@@ -191,7 +191,10 @@ class Database:
                     (step.batch_index, step.step_index + 1, step.total_steps, job),
                 )
             case JobResumed(batch_index=batch, steps_done=steps):
-                self._update(job, {"batch_index": batch, "steps_done": steps})
+                self._sqlite.execute(
+                    "UPDATE jobs SET batch_index = ?1, steps_done = ?2 WHERE job = ?3 AND (batch_index, steps_done) > (?1, ?2)",
+                    (batch, steps, job),
+                )
             case ImageSaved() as image:
                 self._insert_image(image, entry.at)
             case JobFinished():

@@ -114,7 +114,9 @@ class Job:
                 self.seed = seed
                 self.change(params=params)
             case JobResumed(batch_index=batch, steps_done=steps):
-                self.change(batch_index=batch, steps_done=steps)
+                # a longer tape than our record: the steps between are told next; a shorter one: they are made again
+                if (batch, steps) < (self.row.batch_index, self.row.steps_done):
+                    self.change(batch_index=batch, steps_done=steps)
             case StepFinished():
                 self.change(batch_index=event.batch_index, steps_done=event.step_index + 1, total_steps=event.total_steps)
             case ImageSaved(path=path):

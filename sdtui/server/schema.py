@@ -112,10 +112,10 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         )
     if 0 < version < SCHEMA_VERSION:
         _copy(connection, path.with_name(f"{path.name}.version-{version}"))
+        log.info("the database %s is brought from version %d to %d", path, version, SCHEMA_VERSION)
     connection.execute("PRAGMA foreign_keys = OFF")  # a table that others refer to is replaced
-    while version < SCHEMA_VERSION:
-        version += 1
-        _step(connection, version)
+    for step in range(version + 1, SCHEMA_VERSION + 1):
+        _step(connection, step)
     connection.execute("PRAGMA foreign_keys = ON")
 
 
@@ -130,7 +130,6 @@ def _step(connection: sqlite3.Connection, version: int) -> None:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
-    log.info("the database has version %d now", version)
 
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:

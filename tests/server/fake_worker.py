@@ -1,8 +1,11 @@
 """A small worker that speaks the protocol: no torch, and it misbehaves when the prompt tells it to.
 
-Prompts: `wait` goes on until it is cancelled, `deaf` until it is killed, `die` kills itself, `garbage` sends nonsense,
-`steps N` sends N steps, `big N` sends N previews of 64 kB; any other makes three steps. The environment's
-`FAKE_WORKER_START` may be `die` (never gets ready) or `hold` (not ready until it gets SIGUSR1).
+Prompts: `wait` goes on until it is cancelled or paused, `deaf` until it is killed, `die N` kills itself in its second
+step under the first N workers (without N under each), `spoilt` kills it before it begins, `garbage` sends nonsense,
+`steps N` makes N steps, `slow N` as many with a pause between, `big N` sends N previews of 64 kB, `full` finds the disk
+full until the file `room` is in its output directory; any other makes three steps. The environment's
+`FAKE_WORKER_START` may be `die` (never gets ready) or `hold` (not ready until it gets SIGUSR1). A job's steps are kept
+as the bytes of a file, and its picture in a list, so that it can go on.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from sdtui.params import GenerationParams
@@ -20,13 +24,18 @@ from sdtui.protocol import (
     ImageSaved,
     JobCancelled,
     JobFinished,
+    JobPaused,
+    JobResumed,
     JobStarted,
     LoadModel,
     Message,
     ModelInfo,
     ModelLoaded,
+    Pause,
     PreviewReady,
     StepFinished,
+    StorageFreed,
+    StorageFull,
     Submit,
     TensorFact,
     WorkerReady,
@@ -34,6 +43,7 @@ from sdtui.protocol import (
     encode,
     read_message,
 )
+from sdtui.settings import tapes_dir
 
 FACT = TensorFact("latents", (1, 4, 16, 16), "float32", 0.0, 1.0)
 
@@ -58,7 +68,7 @@ def model_info(name: str) -> ModelInfo:
     )
 
 
-def step(job: str, index: int, total: int) -> StepFinished:
+def step(job: str, index: int, total: int, *, replayed: bool = False) -> StepFinished:
     return StepFinished(
         job=job,
         batch_index=0,
@@ -73,6 +83,7 @@ def step(job: str, index: int, total: int) -> StepFinished:
         elapsed_s=0.001,
         preview_s=0.0,
         memory_bytes=1,
+        replayed=replayed,
     )
 
 
@@ -89,9 +100,18 @@ def preview(job: str, index: int, size: int = 8) -> PreviewReady:
     )
 
 
+def make_picture(path: Path, ledger: Path) -> None:
+    """Write the file once; a second time would show in its length."""
+    if not ledger.exists() and path.parent.is_dir():
+        with path.open("ab") as file:
+            file.write(b"picture")
+    ledger.touch()
+
+
 class FakeWorker:
     def __init__(self) -> None:
-        self.cancelled: dict[str, asyncio.Event] = {}
+        self.asked: dict[str, asyncio.Event] = {}
+        self.how: dict[str, Cancel | Pause] = {}
         self.submits: asyncio.Queue[Submit] = asyncio.Queue()
 
     def say(self, message: Message) -> None:
@@ -113,10 +133,12 @@ class FakeWorker:
                 case LoadModel(model=model):
                     self.say(ModelLoaded(info=model_info(model), elapsed_s=0.1))
                 case Submit(job=job):
-                    self.cancelled[job] = asyncio.Event()
+                    self.asked[job] = asyncio.Event()
+                    self.how.pop(job, None)
                     self.submits.put_nowait(command)
-                case Cancel(job=job):
-                    self.cancelled[job].set()
+                case Cancel(job=job) | Pause(job=job):
+                    self.how[job] = command
+                    self.asked[job].set()
         jobs.cancel()
         beats.cancel()
 
@@ -143,35 +165,79 @@ class FakeWorker:
             await self.generate(submit)
 
     async def generate(self, submit: Submit) -> None:
-        job, words = submit.job, submit.params.prompt.split()
+        job, words, point = submit.job, submit.params.prompt.split(), submit.resume
         resolved = GenerationParams(prompt=submit.params.prompt, seed=7, width=128, height=128)
+        if words[0] == "spoilt":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        tape = tapes_dir() / job / "batch-0000.tape"
+        tape.parent.mkdir(parents=True, exist_ok=True)
+        done = len(tape.read_bytes()) if tape.exists() else 0
         self.say(JobStarted(job=job, seed=7, params=resolved, total_images=1))
+        if point is not None:
+            self.say(JobResumed(job=job, batch_index=0, steps_done=done, images_done=int((tape.parent / "saved").exists())))
         self.say(preview(job, 0))
+        total = int(words[1]) if words[0] in ("steps", "slow") else 3
+        for index in range(done if point is None else point.steps_done, done):
+            self.say(step(job, index, total, replayed=True))
         match words:
             case ["wait", *_]:
-                await self.cancelled[job].wait()
-                self.say(JobCancelled(job=job, latency_s=0.001))
-                return
+                await self.asked[job].wait()
             case ["deaf", *_]:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 await asyncio.Event().wait()
-            case ["die", *_]:
-                sys.stderr.write("CUDA error: an illegal memory access\n")
-                os.kill(os.getpid(), signal.SIGKILL)
             case ["garbage", *_]:
                 os.write(1, b"Downloading 100%\n")
             case ["big", count]:
                 for index in range(int(count)):
                     self.say(preview(job, index, 146))
-        total = int(words[1]) if words[0] == "steps" else 3
-        for index in range(total):
+        if not await self.steps(submit, tape, done, total):
+            return
+        path = await self.save(submit, tape.parent / "saved")
+        self.say(JobFinished(job=job, elapsed_s=0.1, images=(path,)))
+
+    async def steps(self, submit: Submit, tape: Path, done: int, total: int) -> bool:
+        """Make the steps that are missing; False when the job was stopped between two of them."""
+        job, words = submit.job, submit.params.prompt.split()
+        attempt = 0 if submit.resume is None else submit.resume.attempt
+        for index in range(done, total + 1):
+            if self.asked[job].is_set() and self.stop(job, index):
+                return False
+            if index == total:
+                break
+            if words[0] == "die" and index == 1 and attempt < int((*words, "1000")[1]):
+                sys.stderr.write("CUDA error: an illegal memory access\n")
+                os.kill(os.getpid(), signal.SIGKILL)
+            with tape.open("ab") as file:
+                file.write(b".")
             self.say(step(job, index, total))
-            await asyncio.sleep(0)
-        path = f"{submit.output_dir}/{job}.png"
+            await asyncio.sleep(0.002 if words[0] == "slow" else 0)
+        return True
+
+    def stop(self, job: str, done: int) -> bool:
+        """Do as was asked at the end of a step; whether that ends the job."""
+        how = self.how[job]
+        if isinstance(how, Pause):
+            self.say(JobPaused(job=job, steps_done=done, latency_s=0.001))
+        elif how.when == "after_image":
+            return False
+        else:
+            self.say(JobCancelled(job=job, latency_s=0.001, kept_steps=done if how.when == "after_step" else 0))
+        return True
+
+    async def save(self, submit: Submit, ledger: Path) -> str:
+        """Make the picture's file, once, whatever happened before."""
+        job, folder = submit.job, Path(submit.output_dir)
+        path = f"{folder}/{job}.png"
+        if submit.params.prompt == "full" and not (folder / "room").exists():
+            self.say(StorageFull(job=job, path=path, message=f"There is no room for {path}.", needed_bytes=100))
+            while not (folder / "room").exists():  # noqa: ASYNC110  # a file has no event
+                await asyncio.sleep(0.01)
+            self.say(StorageFreed(job=job, path=path, waited_s=0.1))
+        make_picture(folder / f"{job}.png", ledger)
         self.say(
             ImageSaved(job=job, path=path, seed=7, image_index=0, width_px=128, height_px=128, size_bytes=100, elapsed_s=0.001)
         )
-        self.say(JobFinished(job=job, elapsed_s=0.1, images=(path,)))
+        return path
 
 
 if __name__ == "__main__":

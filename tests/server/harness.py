@@ -14,7 +14,19 @@ import msgspec
 
 from sdtui import settings
 from sdtui.params import GenerationParams
-from sdtui.protocol import JOB_ENDS, Message, PreviewOptions, ServerStatus, Status, Submit
+from sdtui.protocol import (
+    JOB_ENDS,
+    Jobs,
+    ListJobs,
+    Message,
+    PreviewOptions,
+    Refused,
+    Replay,
+    ReplayDone,
+    ServerStatus,
+    Status,
+    Submit,
+)
 from sdtui.server.client import Client, server_running
 from sdtui.server.endpoint import Endpoint
 from sdtui.server.limits import Limits
@@ -24,9 +36,9 @@ from sdtui.server.store import Store
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 FAKE_COMMAND = (sys.executable, str(FAKE_WORKER))
 DEADLINE_S = 20.0
-PATIENT = Limits(terminate_s=0.2)
+PATIENT = Limits(terminate_s=0.2, tidy_s=0.0)
 """For a worker that obeys: the machine may be busy."""
-HASTY = Limits(cancel_s=0.2, cancel_while_loading_s=0.2, terminate_s=0.2, stop_s=0.2)
+HASTY = Limits(cancel_s=0.2, cancel_while_loading_s=0.2, terminate_s=0.2, stop_s=0.2, pause_at_stop_s=0.2)
 """For a worker that does not."""
 Wanted = TypeVar("Wanted", bound=Message)
 
@@ -34,9 +46,10 @@ Wanted = TypeVar("Wanted", bound=Message)
 class Served:
     """A server that runs, and how to talk to it."""
 
-    def __init__(self, server: Server, store: Store, task: asyncio.Task[None]) -> None:
+    def __init__(self, server: Server, store: Store, task: asyncio.Task[None], place: Endpoint) -> None:
         self.server = server
         self.task = task
+        self._place = place
         self.store = store
         self._clients: list[Client] = []
 
@@ -45,9 +58,14 @@ class Served:
         self._clients.append(client)
         return client
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
+        """An orderly stop, after which another server may begin."""
+        self.server.stop("the test says so")
         for client in self._clients:
             await client.close()
+        async with asyncio.timeout(DEADLINE_S):
+            await self.task
+        self._place.close()
 
 
 @contextlib.asynccontextmanager
@@ -66,16 +84,12 @@ async def serving(
     )
     place = Endpoint(settings.socket_path())
     task = asyncio.create_task(server.serve(place, place.open()))
-    served = Served(server, store, task)
+    served = Served(server, store, task, place)
     try:
         await until(server_running, "a listening server")
         yield served
     finally:
-        server.stop("the test is over")
-        await served.close()
-        async with asyncio.timeout(DEADLINE_S):
-            await task
-        place.close()
+        await served.stop()
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:
@@ -123,3 +137,29 @@ async def status(client: Client) -> ServerStatus:
     """The server's status."""
     await client.send(Status())
     return await first(client, ServerStatus)
+
+
+async def state_of(store: Store, name: str) -> str | None:
+    """The state of a job as the database has it."""
+    found = await store.job(name)
+    return None if found is None else found.row.state
+
+
+async def asked(client: Client, command: Message, kind: type[Wanted]) -> Wanted:
+    """Send a command and wait for the answer of this kind; a refusal fails."""
+    await client.send(command)
+    got = await events_until(client, lambda message: isinstance(message, kind | Refused))
+    assert isinstance(got[-1], kind), got[-1]
+    return got[-1]
+
+
+async def names_in_order(client: Client) -> list[str]:
+    """What runs, waits and is paused, in the queue's order."""
+    return [row.job for row in (await asked(client, ListJobs(which="queue", limit=1000), Jobs)).jobs]
+
+
+async def record_of(client: Client, name: str) -> list[Message]:
+    """All that is recorded of a job."""
+    await client.send(Replay(job=name))
+    got = await events_until(client, lambda message: isinstance(message, ReplayDone) and message.job == name)
+    return [message for message in got if getattr(message, "job", None) == name]

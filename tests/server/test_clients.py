@@ -136,7 +136,7 @@ async def test_another_protocol_is_refused_with_what_to_do(served: Served) -> No
 
 async def test_a_client_reports_a_refusal_as_it_is(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdtui.server.server.PROTOCOL_VERSION", 99)
-    with pytest.raises(ServerUnavailable, match=r"speaks protocol 99, this client 1\. Stop it with `sdtui server stop`"):
+    with pytest.raises(ServerUnavailable, match=r"speaks protocol 99, this client 2\. Stop it with `sdtui server stop`"):
         await served.client()
 
 
@@ -246,7 +246,7 @@ async def test_sending_to_a_server_that_went_says_so() -> None:
 async def test_a_history_that_cannot_be_read_is_reported_and_the_client_stays(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Database, limit: int) -> list[JobRow]:
+    def broken(self: Database, *_: object) -> list[JobRow]:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
     monkeypatch.setattr(Database, "jobs", broken)

@@ -14,12 +14,15 @@ import pytest
 from sdtui import settings
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
+    JOB_ENDS,
     Cancel,
     Heartbeat,
+    Hold,
     ImageSaved,
     JobCancelled,
     JobFailed,
     JobFinished,
+    JobInterrupted,
     JobQueued,
     Jobs,
     JobStarted,
@@ -38,7 +41,9 @@ from sdtui.protocol import (
     WorkerStage,
 )
 from sdtui.server.database import Database, Entry
+from sdtui.server.job import Job
 from sdtui.server.limits import Limits
+from sdtui.server.store import Store
 from sdtui.server.supervisor import Supervisor
 from tests.server.harness import (
     DEADLINE_S,
@@ -46,11 +51,14 @@ from tests.server.harness import (
     HASTY,
     PATIENT,
     Served,
+    asked,
     end_of,
     events_until,
     first,
     job,
+    record_of,
     serving,
+    state_of,
     status,
     until,
 )
@@ -134,7 +142,7 @@ async def test_a_waiting_job_can_be_cancelled(served: Served) -> None:
     await client.send(Cancel(job="two"))
     assert await end_of(client, "two") == JobCancelled(job="two")
     assert (await status(client)).running == "one"
-    assert await served.store.state("two") == "cancelled"
+    assert await state_of(served.store, "two") == "cancelled"
 
 
 async def test_a_running_job_can_be_cancelled_and_the_worker_lives_on(served: Served) -> None:
@@ -185,30 +193,46 @@ async def test_a_job_that_is_not_known_cannot_be_cancelled(served: Served) -> No
     assert (await first(client, Refused)).message == "There is no job 'nobody'."
 
 
-async def test_a_killed_worker_fails_its_job_with_the_reason_and_the_next_one_runs(served: Served) -> None:
+async def test_a_killed_worker_costs_no_job(served: Served) -> None:
     client = await served.client()
-    await client.send(job("one", "wait"))
-    await first(client, JobStarted)
-    worker = (await status(client)).worker_pid
-    assert worker is not None
+    await client.send(job("one", "die 1"))
     await client.send(job("two"))
-    os.kill(worker, signal.SIGKILL)
-    died = await first(client, WorkerDied)
+    got = await events_until(client, lambda message: isinstance(message, JobFinished) and message.job == "two")
+    (died,) = [message for message in got if isinstance(message, WorkerDied)]
     assert died.exit_code == -signal.SIGKILL
-    failed = await end_of(client, "one")
-    assert isinstance(failed, JobFailed)
-    assert failed.message == "The worker was killed by SIGKILL, as the kernel does when memory runs out."
-    assert isinstance(await end_of(client, "two"), JobFinished)
-    assert (await status(client)).worker_pid not in (None, worker)
-    assert await served.store.state("one") == "failed"
+    (cut,) = [message for message in got if isinstance(message, JobInterrupted)]
+    assert cut.reason == "The worker was killed by SIGKILL, as the kernel does when memory runs out."
+    assert (cut.attempt, cut.max_attempts) == (1, 3)
+    assert cut.log_tail.splitlines()[-1] == "CUDA error: an illegal memory access"
+    assert [message.job for message in got if isinstance(message, JobFinished)] == ["one", "two"], "it goes on before the next"
+    steps = [message.step_index for message in got if isinstance(message, StepFinished) and message.job == "one"]
+    assert steps == [0, 1, 2], "it goes on from its last step, and no step is told twice"
+    assert await state_of(served.store, "one") == "done"
 
 
-async def test_the_last_words_of_a_dead_worker_are_told_and_safe(served: Served) -> None:
+async def test_a_job_under_which_every_worker_dies_fails_with_the_reason(served: Served) -> None:
     client = await served.client()
     await client.send(job("one", "die"))
-    failed = await end_of(client, "one")
+    got = await events_until(client, lambda message: isinstance(message, JOB_ENDS))
+    assert len([message for message in got if isinstance(message, WorkerDied)]) == settings.Server().max_attempts + 1
+    failed = got[-1]
     assert isinstance(failed, JobFailed)
+    assert "killed by SIGKILL" in failed.message
+    assert "4 workers died under this job" in failed.message
     assert failed.detail.splitlines()[-1] == "CUDA error: an illegal memory access"
+    assert await state_of(served.store, "one") == "failed"
+    await client.send(job("two"))
+    assert isinstance(await end_of(client, "two"), JobFinished)
+
+
+async def test_nothing_is_begun_again_where_the_settings_say_so() -> None:
+    once = settings.Settings(server=settings.Server(max_attempts=0))
+    async with serving(configured=once) as served:
+        client = await served.client()
+        await client.send(job("one", "die"))
+        failed = await end_of(client, "one")
+        assert isinstance(failed, JobFailed)
+        assert "not begun again" in failed.message
 
 
 async def test_a_worker_that_talks_nonsense_is_replaced(served: Served) -> None:
@@ -217,6 +241,7 @@ async def test_a_worker_that_talks_nonsense_is_replaced(served: Served) -> None:
     failed = await end_of(client, "one")
     assert isinstance(failed, JobFailed)
     assert "it sent what is no message" in failed.message
+    assert (await status(client)).queued == 0
     await client.send(job("two"))
     assert isinstance(await end_of(client, "two"), JobFinished)
 
@@ -226,9 +251,8 @@ async def test_a_worker_without_a_sign_of_life_is_replaced(monkeypatch: pytest.M
     async with serving(limits=msgspec.structs.replace(PATIENT, hung_s=0.3)) as served:
         client = await served.client()
         await client.send(job("one", "wait"))
-        failed = await end_of(client, "one")
-        assert isinstance(failed, JobFailed)
-        assert "no sign of life" in failed.message
+        cut = await first(client, JobInterrupted)
+        assert "no sign of life" in cut.reason
 
 
 async def test_a_heartbeat_is_a_sign_of_life() -> None:
@@ -246,30 +270,47 @@ async def test_a_heartbeat_is_a_sign_of_life() -> None:
         assert not [message for message in got if isinstance(message, WorkerDied)]
 
 
-async def test_when_no_worker_starts_the_jobs_fail_and_the_next_one_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_no_worker_starts_the_jobs_are_kept_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_WORKER_START", "die")
     async with serving() as served:
         client = await served.client()
         await until(lambda: served.server.supervisor.has_given_up)
         for name in ("one", "two"):
             await client.send(job(name))
-            failed = await end_of(client, name)
-            assert isinstance(failed, JobFailed)
-            assert "No worker could be started" in failed.message
-            assert "exit code 9" in failed.message
-            assert failed.detail.endswith("ImportError: no torch here red")
+            died = await events_until(client, lambda message: isinstance(message, WorkerDied) and message.given_up)
+            assert isinstance(died[-1], WorkerDied)
+            assert died[-1].log_tail.endswith("ImportError: no torch here red")
+        late = await served.client()
+        assert late.welcome.queue.queued == 2
+        assert "No worker can be started" in late.welcome.queue.trouble
+        assert "exit code 9" in late.welcome.queue.trouble
         monkeypatch.delenv("FAKE_WORKER_START")
         await client.send(job("three"))
-        assert isinstance(await end_of(client, "three"), JobFinished)
+        got = await events_until(client, lambda message: isinstance(message, JobFinished) and message.job == "three")
+        assert [message.job for message in got if isinstance(message, JobFinished)] == ["one", "two", "three"]
+        assert served.server.queue.status().trouble == ""
+
+
+async def test_a_job_under_which_no_worker_gets_to_work_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as served:
+        client = await served.client()
+        await until(lambda: served.server.supervisor.model)
+        await client.send(Hold(on=True))
+        for name, prompt in (("bad", "spoilt"), ("good", "a cat")):
+            await client.send(job(name, prompt))
+        await client.send(Hold(on=False))
+        failed = await end_of(client, "bad")
+        assert isinstance(failed, JobFailed)
+        assert isinstance(await end_of(client, "good"), JobFinished)
 
 
 async def test_a_worker_command_that_does_not_exist_is_named() -> None:
     async with serving(command=("/nonexistent/python",)) as served:
         client = await served.client()
         await client.send(job("one"))
-        failed = await end_of(client, "one")
-        assert isinstance(failed, JobFailed)
-        assert "/nonexistent/python" in failed.message
+        await first(client, JobQueued)
+        await until(lambda: "/nonexistent/python" in served.server.queue.status().trouble)
+        assert await state_of(served.store, "one") == "queued"
 
 
 async def test_a_job_waits_for_the_worker_and_can_be_cancelled_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +386,7 @@ async def test_a_wrong_job_is_refused_by_field(served: Served, submit: Submit, f
     refused = await first(client, Refused)
     assert (refused.field, refused.job) == (field, submit.job)
     assert part in refused.message
-    assert await served.store.jobs(10) == []
+    assert await served.store.jobs("all", 10) == []
 
 
 async def test_a_name_is_taken_once(served: Served) -> None:
@@ -367,7 +408,7 @@ async def test_taking_a_name_twice_does_not_cut_the_owner_off(served: Served) ->
 
 
 async def test_a_job_that_cannot_be_stored_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Database, submit: Submit, entry: Entry) -> bool:
+    def full(self: Database, job: Job, entry: Entry) -> bool:
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(Database, "add_job", full)
@@ -381,7 +422,7 @@ async def test_a_job_that_cannot_be_stored_is_refused(served: Served, monkeypatc
 
 
 async def test_a_full_queue_says_so() -> None:
-    few = settings.Settings(server=settings.Server(max_queued=2))
+    few = settings.Settings(server=settings.Server(max_queued=3))
     async with serving(configured=few) as served:
         client = await served.client()
         await client.send(job("running", "wait"))
@@ -390,7 +431,7 @@ async def test_a_full_queue_says_so() -> None:
             await client.send(job(name))
         refused = await first(client, Refused)
         assert refused.job == "three"
-        assert "2 jobs wait already" in refused.message
+        assert "3 jobs wait already" in refused.message
         assert "max_queued" in refused.message
 
 
@@ -412,21 +453,25 @@ async def test_who_comes_late_gets_the_latest_preview(served: Served) -> None:
     assert (await first(late, PreviewReady)).job == "one"
 
 
-async def test_at_an_orderly_stop_the_running_job_is_cancelled_and_the_rest_waits_for_the_next_server() -> None:
+async def test_at_an_orderly_stop_the_running_job_is_cut_short_and_goes_on_with_the_next_server() -> None:
     async with serving() as served:
         client = await served.client()
-        await client.send(job("one", "wait"))
-        await until(lambda: served.server.queue.running)
+        await client.send(job("one", "slow 300"))
+        await events_until(client, lambda message: isinstance(message, StepFinished) and message.step_index == 5)
         await client.send(job("two"))
-        await until(lambda: served.server.queue.waiting)
+        await until(lambda: len(served.server.queue.waiting))
         served.server.stop("test")
-        assert isinstance(await end_of(client, "one"), JobCancelled)
+        cut = await first(client, JobInterrupted)
+        assert (cut.job, cut.attempt) == ("one", 0)
     async with serving() as served:
         client = await served.client()
         await until(lambda: not served.server.queue.busy)
-        await client.send(ListJobs())
-        rows = (await first(client, Jobs)).jobs
-        assert [(row.job, row.state) for row in rows] == [("two", "done"), ("one", "cancelled")]
+        rows = (await asked(client, ListJobs(), Jobs)).jobs
+        assert [(row.job, row.state) for row in rows] == [("two", "done"), ("one", "done")]
+        told = await record_of(client, "one")
+        steps = [message.step_index for message in told if isinstance(message, StepFinished)]
+        assert steps == list(range(300)), "each step is recorded once, over both servers"
+        assert len([message for message in told if isinstance(message, ImageSaved)]) == 1
 
 
 async def test_a_server_is_stopped_although_the_worker_does_not_listen() -> None:
@@ -434,8 +479,9 @@ async def test_a_server_is_stopped_although_the_worker_does_not_listen() -> None
         client = await served.client()
         await client.send(job("one", "deaf"))
         await first(client, JobStarted)
-    async with serving() as served:
-        assert await served.store.state("one") == "cancelled"
+    store = await Store.open(settings.database_path())
+    assert await state_of(store, "one") == "interrupted"
+    await store.close()
 
 
 async def test_a_server_stays_as_long_as_it_has_a_job_and_then_leaves_by_itself() -> None:
@@ -447,7 +493,7 @@ async def test_a_server_stays_as_long_as_it_has_a_job_and_then_leaves_by_itself(
         await client.close()
         done, _ = await asyncio.wait({served.task}, timeout=0.5)
         assert not done, "it left although a job runs"
-        await served.server.queue.cancel("one")
+        served.server.queue.cancel(Cancel(job="one"))
         await asyncio.wait_for(asyncio.shield(served.task), DEADLINE_S)
 
 
@@ -464,7 +510,9 @@ async def test_asking_for_the_status_does_not_keep_a_server() -> None:
 async def test_a_stop_that_comes_while_the_worker_is_being_started_ends_it() -> None:
     async with serving() as served:
         await served.server.supervisor.stop()
-        again = Supervisor(FAKE_COMMAND, settings.worker_log_path(), served.server, HASTY)
+        again = Supervisor(
+            FAKE_COMMAND, settings.worker_log_path(), served.server, HASTY, record_path=settings.worker_record_path()
+        )
         again.start()
         await asyncio.sleep(0)
         assert again.pid is None, "it is still being started"
@@ -473,7 +521,7 @@ async def test_a_stop_that_comes_while_the_worker_is_being_started_ends_it() -> 
 
 
 def test_the_stated_times_are_the_ones_users_are_told() -> None:
-    assert (Limits().cancel_s, Limits().cancel_while_loading_s, Limits().hung_s) == (2.0, 10.0, 60.0)
+    assert (Limits().cancel_s, Limits().cancel_while_loading_s, Limits().hung_s) == (2.0, 10.0, 30.0)
 
 
 async def test_steps_and_pictures_are_counted_once(served: Served) -> None:

@@ -18,25 +18,27 @@ from pathlib import Path
 
 import pytest
 
+import sdtui
 from sdtui import settings
 from sdtui.protocol import (
     PROTOCOL_VERSION,
+    Cancel,
     Hello,
-    JobFailed,
     JobFinished,
+    JobInterrupted,
     Jobs,
     JobStarted,
     ListJobs,
-    Message,
-    Replay,
-    ReplayDone,
+    QueueChanged,
+    StepFinished,
 )
 from sdtui.server import client as client_module
 from sdtui.server import launch
 from sdtui.server.client import Client, ServerUnavailable, read_server_log, server_running, start_server, stop_server
 from sdtui.server.logfile import MAX_LOG_BYTES
-from sdtui.server.store import STOPPED_WHILE_RUNNING
-from tests.server.harness import DEADLINE_S, FAKE_COMMAND, end_of, events_until, first, job, status, until
+from sdtui.server.queue import SERVER_DIED
+from sdtui.server.schema import SCHEMA_VERSION
+from tests.server.harness import DEADLINE_S, FAKE_COMMAND, asked, end_of, events_until, first, job, record_of, status, until
 
 
 @pytest.fixture(autouse=True)
@@ -256,10 +258,10 @@ async def test_a_server_whose_database_was_taken_away_leaves() -> None:
     await client.close()
 
 
-async def test_a_killed_server_loses_no_job() -> None:
+async def test_a_killed_server_loses_no_job(home: Path) -> None:
     client = await Client.connect(name="test")
-    await client.send(job("running", "wait"))
-    await first(client, JobStarted)
+    await client.send(job("running", "slow 200", output_dir=str(home)))
+    await events_until(client, lambda message: isinstance(message, StepFinished) and message.step_index == 20)
     await client.send(job("waiting"))
     await events_until(client, lambda message: getattr(message, "job", "") == "waiting")
     os.kill(client.welcome.pid, signal.SIGKILL)
@@ -267,21 +269,36 @@ async def test_a_killed_server_loses_no_job() -> None:
     await client.close()
     again = await Client.connect(name="again")
     assert again.welcome.pid != client.welcome.pid
-    await again.send(Replay(job="waiting"))
+    assert [(row.job, row.state) for row in again.welcome.jobs] in (
+        [("running", "interrupted"), ("waiting", "queued")],
+        [("running", "running"), ("waiting", "queued")],
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        while [row.state for row in (await asked(again, ListJobs(), Jobs)).jobs] != ["done", "done"]:
+            await first(again, QueueChanged)
+    told = await record_of(again, "running")
+    (cut,) = [message for message in told if isinstance(message, JobInterrupted)]
+    assert cut.reason == SERVER_DIED
+    steps = [message.step_index for message in told if isinstance(message, StepFinished)]
+    assert steps == list(range(200)), "each step is recorded once, over both servers"
+    assert (home / "running.png").read_bytes() == b"picture", "the picture is made once"
+    await again.close()
 
-    seen: set[type[Message]] = set()
 
-    def told_and_done(message: Message) -> bool:
-        seen.add(type(message))
-        return {JobFinished, ReplayDone} <= seen
-
-    await events_until(again, told_and_done)
-    await again.send(ListJobs())
-    rows = {row.job: row for row in (await first(again, Jobs)).jobs}
-    assert (rows["running"].state, rows["running"].reason) == ("failed", STOPPED_WHILE_RUNNING)
-    assert rows["waiting"].state == "done"
-    await again.send(Replay(job="running"))
-    assert await end_of(again, "running") == JobFailed(job="running", message=STOPPED_WHILE_RUNNING)
+async def test_a_worker_that_outlived_its_server_is_ended_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await Client.connect(name="test")
+    await client.send(job("one", "deaf"))
+    await first(client, JobStarted)
+    worker = (await status(client)).worker_pid
+    assert worker is not None
+    os.kill(worker, signal.SIGSTOP)
+    os.kill(client.welcome.pid, signal.SIGKILL)
+    assert process_status(worker) != ""
+    await client.close()
+    again = await Client.connect(name="again")
+    await gone(worker)
+    assert any(f"worker (pid {worker}) still lives and is killed" in line for line in read_server_log())
+    await again.send(Cancel(job="one"))
     await again.close()
 
 
@@ -306,7 +323,7 @@ async def test_a_newer_database_is_reported_by_the_client() -> None:
     with pytest.raises(ServerUnavailable) as caught:
         await Client.connect(name="test")
     assert "could not start (exit code 1)" in str(caught.value)
-    assert "has version 99; this sdtui knows versions up to 1" in str(caught.value)
+    assert f"has version 99; this sdtui ({sdtui.__version__}) knows versions up to {SCHEMA_VERSION}" in str(caught.value)
 
 
 async def test_a_mistake_in_the_settings_is_reported_by_the_client() -> None:

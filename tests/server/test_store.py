@@ -16,6 +16,7 @@ from sdtui.protocol import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    JobPaused,
     JobQueued,
     JobStarted,
     Message,
@@ -24,10 +25,12 @@ from sdtui.protocol import (
     encode,
 )
 from sdtui.server import store as store_module
-from sdtui.server.database import SCHEMA_VERSION, Database, DatabaseError, Entry
-from sdtui.server.store import STOPPED_WHILE_RUNNING, Store, is_recorded
+from sdtui.server.database import Database, Entry
+from sdtui.server.job import Job
+from sdtui.server.schema import SCHEMA_VERSION, DatabaseError
+from sdtui.server.store import Store, is_recorded
 from tests.server.fake_worker import preview, step
-from tests.server.harness import job, until
+from tests.server.harness import job, state_of, until
 
 PARAMS = GenerationParams(prompt="a red cat", seed=7)
 SAVED = ImageSaved(job="one", path="/a.png", seed=7, image_index=0, width_px=128, height_px=128, size_bytes=9, elapsed_s=0.1)
@@ -60,9 +63,13 @@ def record(store: Store, *events: Message) -> None:
 
 async def with_job(path: Path) -> Store:
     store = await Store.open(path)
-    submit = job("one")
-    assert await store.add_job(submit, JobQueued(job="one", params=submit.params, position=0))
+    assert await add(store, "one")
     return store
+
+
+async def add(store: Store, name: str) -> bool:
+    submit = job(name)
+    return await store.add_job(Job.new(submit, 1.0), JobQueued(job=name, params=submit.params, position=0))
 
 
 async def test_the_database_is_private(path: Path) -> None:
@@ -81,12 +88,12 @@ async def test_a_database_that_was_open_to_others_is_closed_to_them(path: Path) 
 
 async def test_the_state_of_a_job_follows_from_its_events(path: Path) -> None:
     store = await with_job(path)
-    assert await store.state("one") == "queued"
-    store.dispatched("one")
+    assert await state_of(store, "one") == "queued"
+    store.change("one", state="running", started_at=2.0)
     record(store, STARTED)
-    assert await store.state("one") == "running"
+    assert await state_of(store, "one") == "running"
     record(store, step("one", 0, 1), SAVED, JobFinished(job="one", elapsed_s=1.0, images=("/a.png",)))
-    (row,) = await store.jobs(10)
+    (row,) = await store.jobs("all", 10)
     assert (row.state, row.images, row.params, row.reason) == ("done", ("/a.png",), PARAMS, None)
     await store.close()
 
@@ -98,7 +105,7 @@ async def test_the_state_of_a_job_follows_from_its_events(path: Path) -> None:
 async def test_a_job_that_ends_otherwise_says_how(path: Path, end: Message, state: str, reason: str | None) -> None:
     store = await with_job(path)
     record(store, end)
-    (row,) = await store.jobs(10)
+    (row,) = await store.jobs("all", 10)
     assert (row.state, row.reason) == (state, reason)
     assert row.finished_at is not None
     await store.close()
@@ -126,7 +133,7 @@ async def test_steps_are_written_in_batches_and_states_at_once(path: Path, monke
     write = Database.write
 
     def noted(self: Database, entries: list[Entry]) -> None:
-        batches.append([type(entry.event) for entry in entries])
+        batches.append([type(entry.event) for entry in entries if isinstance(entry, Entry)])
         write(self, entries)
 
     monkeypatch.setattr(Database, "write", noted)
@@ -143,23 +150,76 @@ async def test_steps_are_written_in_batches_and_states_at_once(path: Path, monke
 
 async def test_a_job_name_is_taken_once(path: Path) -> None:
     store = await with_job(path)
-    assert not await store.add_job(job("one"), JobQueued(job="one", params=PARAMS, position=0))
+    assert not await add(store, "one")
     assert len(await store.events("one", 0, 10)) == 1
     await store.close()
 
 
-async def test_a_new_server_fails_what_ran_and_keeps_what_waits(path: Path) -> None:
+async def test_a_new_server_gets_all_that_has_not_ended(path: Path) -> None:
     store = await with_job(path)
-    for name in ("two", "three"):
-        await store.add_job(job(name), JobQueued(job=name, params=PARAMS, position=1))
-    store.dispatched("one")
+    for name in ("two", "three", "four"):
+        await add(store, name)
+    store.change("one", state="running", started_at=2.0)
+    record(store, STARTED, step("one", 0, 20), step("one", 1, 20), SAVED)
+    store.record(JobPaused(job="two", steps_done=0), "two", encode(JobPaused(job="two", steps_done=0)))
+    store.record(JobCancelled(job="four"), "four", encode(JobCancelled(job="four")))
     await store.close()
     store = await Store.open(path)
-    assert [submit for submit, _ in await store.recover()] == [job("two"), job("three")]
-    rows = {row.job: row for row in await store.jobs(10)}
-    assert (rows["one"].state, rows["one"].reason) == ("failed", STOPPED_WHILE_RUNNING)
-    last = decode((await store.events("one", 0, 10))[-1][1])
-    assert last == JobFailed(job="one", message=STOPPED_WHILE_RUNNING)
+    one, two, three = await store.unended()
+    assert (one.row.state, one.row.steps_done, one.row.total_steps, one.seed, one.row.images) == (
+        "running",
+        2,
+        20,
+        7,
+        ("/a.png",),
+    )
+    assert one.submit == job("one")
+    assert (two.row.state, three.row.state) == ("paused", "queued")
+    assert not three.begun
+    await store.close()
+
+
+async def test_what_failed_to_be_written_comes_before_what_came_after_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await with_job(path)
+    write = Database.write
+    fail = True
+
+    def first_fails(self: Database, entries: list[Entry]) -> None:
+        nonlocal fail
+        if fail:
+            fail = False
+            raise sqlite3.OperationalError("disk I/O error")
+        write(self, entries)
+
+    monkeypatch.setattr(Database, "write", first_fails)
+    store.change("one", state="running")
+    failing = asyncio.create_task(store.flush())
+    await asyncio.sleep(0)
+    record(store, JobFinished(job="one", elapsed_s=1.0, images=()))
+    await failing
+    assert "disk I/O error" in store.trouble
+    assert await state_of(store, "one") == "done"
+    assert store.trouble == ""
+    await store.close()
+
+
+async def test_a_write_that_can_never_succeed_costs_no_other(path: Path) -> None:
+    store = await with_job(path)
+    record(store, STARTED)
+    store.record(JobCancelled(job="nobody"), "nobody", encode(JobCancelled(job="nobody")))
+    store.change("one", nonsense=1)
+    record(store, JobFinished(job="one", elapsed_s=1.0, images=()))
+    assert await state_of(store, "one") == "done"
+    assert store.trouble == ""
+    assert not store.pending
+    await store.close()
+
+
+async def test_a_picture_that_is_told_twice_is_recorded_once(path: Path) -> None:
+    store = await with_job(path)
+    record(store, SAVED, SAVED)
+    (row,) = await store.jobs("all", 10)
+    assert row.images == ("/a.png",)
     await store.close()
 
 
@@ -222,7 +282,7 @@ async def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
     newer.close()
     before = contents(path)
     with pytest.raises(
-        DatabaseError, match=rf"has version {SCHEMA_VERSION + 1}; this sdtui knows versions up to {SCHEMA_VERSION}"
+        DatabaseError, match=rf"has version {SCHEMA_VERSION + 1}; this sdtui \(.*\) knows versions up to {SCHEMA_VERSION}"
     ):
         await Store.open(path)
     assert contents(path) == before
