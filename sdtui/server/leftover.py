@@ -1,6 +1,7 @@
-"""A worker that outlived its server: found by the next server through a record on disk, and ended.
+"""What a crash leaves behind: a worker that outlived its server, and half-written pictures under hidden names.
 
-It would hold the device's memory, and could still write pictures of a job that goes on elsewhere.
+Such a worker would hold the device's memory, and could still write pictures of a job that goes on elsewhere. It is found
+through a record on disk.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
+import time
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +20,10 @@ import msgspec
 _START_TIME: Final = 19
 """Place of `starttime` in /proc/pid/stat after the command's closing parenthesis (proc(5), field 22)."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_NAMELESS: Final = re.compile(r"\.sdtui-[0-9a-f]{16}\.part")
+"""Files with which an output directory is tried, and pictures that are saved outside of jobs."""
+_OLD_S: Final = 3600.0
+"""Nobody works for so long on a file that takes milliseconds."""
 log = logging.getLogger(__name__)
 
 
@@ -62,3 +69,20 @@ def end_leftover(path: Path) -> int | None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(record.pid, signal.SIGKILL)  # it leads a session of its own
     return record.pid
+
+
+def remove_parts(directory: Path, job: str | None = None) -> None:
+    """Remove half-written pictures: those of a job that is on no worker any more, and old ones of nobody."""
+    try:
+        with os.scandir(directory) as entries:
+            parts = [entry for entry in entries if entry.name.startswith(".sdtui-") and entry.name.endswith(".part")]
+        for entry in parts:
+            if (job is not None and entry.name.startswith(f".sdtui-{job}-")) or _is_abandoned(entry):
+                Path(entry).unlink(missing_ok=True)
+    except OSError as error:
+        log.info("%s could not be tidied: %s", directory, error)
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    found = entry.stat(follow_symlinks=False)
+    return bool(_NAMELESS.fullmatch(entry.name)) and found.st_uid == os.getuid() and time.time() - found.st_mtime > _OLD_S

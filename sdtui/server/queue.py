@@ -12,6 +12,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sdtui.protocol import (
@@ -36,6 +37,7 @@ from sdtui.protocol import (
     WorkerDied,
 )
 from sdtui.server.job import Job, check_submit
+from sdtui.server.leftover import remove_parts
 from sdtui.server.limits import Limits
 from sdtui.server.order import WaitingJobs
 from sdtui.server.store import Store
@@ -170,6 +172,7 @@ class JobQueue:
         self.waiting = WaitingJobs(waiting)
         for job in cut_short:
             self._interrupt(job, SERVER_DIED)
+            self._later(asyncio.to_thread(remove_parts, Path(job.submit.output_dir)))
         self._tidy_later()
 
     async def stop(self) -> None:
@@ -400,6 +403,12 @@ class JobQueue:
 
     def _after_death(self, job: Job, reason: str, log_tail: str) -> None:
         self._let_go(job)
+        self._settle(job, reason, log_tail)
+        if job.row.state == "running":  # it has ended, so nobody takes up what it left half-written
+            self._later(asyncio.to_thread(remove_parts, Path(job.submit.output_dir), job.name))
+
+    def _settle(self, job: Job, reason: str, log_tail: str) -> None:
+        """Say what becomes of a job whose worker died."""
         row, asked = job.row, job.asked
         if isinstance(asked, Cancel):
             keep = asked.when == "after_step"
