@@ -50,6 +50,8 @@ SERVER_STOPPED: Final = "The server was stopped while this job was running."
 _STRENGTH: Final = {"after_image": 1, "after_step": 2, "now": 3}
 _FUTILE_JOBS: Final = 2
 """After so many jobs under which no worker got to work, it is not the jobs' fault, and the rest is kept."""
+_AT_A_TIME: Final = 100
+"""Cancelled jobs between two turns of the others: a few milliseconds."""
 log = logging.getLogger(__name__)
 
 
@@ -273,9 +275,10 @@ class JobQueue:
     async def cancel_waiting(self) -> int:
         """Cancel every job that waits; how many there were."""
         jobs = list(self.waiting)
-        for job in jobs:
+        for number, job in enumerate(jobs):
             if self.waiting.pop(job.name) is not None:
                 self._emit_cancelled(job, keep=False)
+            if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # ten thousand of them must not hold up everybody else
         self.advance()
         return len(jobs)
