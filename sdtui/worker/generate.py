@@ -24,6 +24,7 @@ from sdtui.protocol import JobFinished, JobStarted, Message, Submit
 from sdtui.schedulers import MODEL_DEFAULT, find_scheduler
 from sdtui.worker.cancellation import stoppable, token_of
 from sdtui.worker.errors import Cancelled, JobProblem
+from sdtui.worker.interrupt import Interruptible
 from sdtui.worker.job import Job
 from sdtui.worker.journal import Journal
 from sdtui.worker.memory import peak_bytes, reset_peak
@@ -56,11 +57,13 @@ def run_job(
     seeds = seeds_of(params)
     build_scheduler(model.own_scheduler, model.info.schedulers, params, seeds[: params.batch_size])  # a problem shows here
     _check_output(Path(submit.output_dir))
-    safety = safety_checker(model, offline=offline) if params.safety_checker else None
+    token = token_of(cancelled)
+    with Interruptible(token):
+        safety = safety_checker(model, offline=offline) if params.safety_checker else None
     emit(JobStarted(job=submit.job, seed=seeds[0], params=params, total_images=len(seeds)))
     reset_peak(device)
     ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, batch_size=params.batch_size, emit=emit)
-    job = Job(model, submit, params, seeds, safety, emit, token_of(cancelled), journal, ladder)
+    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder)
     _run(job)
     emit(
         JobFinished(

@@ -23,6 +23,7 @@ from sdtui.worker.conditioning import encodes_simply
 from sdtui.worker.describe import describe
 from sdtui.worker.errors import JobProblem, ModelProblem, is_out_of_memory, one_line
 from sdtui.worker.hardware import Hardware, choose_hardware
+from sdtui.worker.interrupt import Interruptible
 from sdtui.worker.linear import LinearMap, load_or_fit
 from sdtui.worker.previews import PreviewKit
 from sdtui.worker.quiet import quieten_pipeline
@@ -86,12 +87,13 @@ def load_model(
     path = find_model(request, offline=offline, emit=emit, cancelled=cancelled)
     raise_if(cancelled)
     hardware = choose_hardware(request.device, request.dtype, weight_bytes(path))
-    pipe = _load_pipeline(path, request, hardware)
+    with Interruptible(cancelled):
+        pipe = _load_pipeline(path, request, hardware)
+        quieten_pipeline(pipe)
+        info = describe(request.model, path, pipe, hardware)
+        simple = encodes_simply(pipe)
+        previews = _preview_kit(pipe, hardware.device, simple=simple)
     raise_if(cancelled)
-    quieten_pipeline(pipe)
-    info = describe(request.model, path, pipe, hardware)
-    simple = encodes_simply(pipe)
-    previews = _preview_kit(pipe, hardware.device, simple=simple)
     return LoadedModel(request, pipe, info, hardware, pipe.scheduler, previews, simple)
 
 
