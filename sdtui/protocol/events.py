@@ -314,7 +314,7 @@ class JobInterrupted(Message, frozen=True, kw_only=True):
     job: str
     reason: str
     attempt: int
-    """How many workers have died under it; 0 when the server was stopped."""
+    """How many workers have died under it; 0 when it was the server that ended."""
     max_attempts: int
     """The job fails when more than this many have."""
     log_tail: str = ""

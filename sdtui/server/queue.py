@@ -189,7 +189,7 @@ class JobQueue:
     async def end(self) -> None:
         """The worker is gone for good."""
         if self.running is not None:
-            self._after_death(self.running, SERVER_STOPPED, "")
+            self._after_death(self.running, SERVER_STOPPED)
         await asyncio.gather(*self._tidying, return_exceptions=True)
 
     # --- jobs in ----------------------------------------------------------------------------------------------------
@@ -367,13 +367,13 @@ class JobQueue:
         self._disk_trouble = ""
         self._free.set()
 
-    def _interrupt(self, job: Job, reason: str, log_tail: str = "") -> None:
-        """Queue a job again that was cut short."""
+    def _interrupt(self, job: Job, reason: str, died: WorkerDied | None = None) -> None:
+        """Queue a job again that was cut short, by its worker's death or by the server's end."""
         job.leave_worker("interrupted", reason)
         self.waiting.prepend(job)
-        limit = self._settings.max_attempts
-        attempts = job.row.attempts
-        self._emit(JobInterrupted(job=job.name, reason=reason, attempt=attempts, max_attempts=limit, log_tail=log_tail))
+        attempts, limit = job.row.attempts, self._settings.max_attempts
+        attempt, log_tail = (0, "") if died is None else (attempts, died.log_tail)
+        self._emit(JobInterrupted(job=job.name, reason=reason, attempt=attempt, max_attempts=limit, log_tail=log_tail))
         self._store.change(job.name, rank=job.rank, attempts=attempts)
 
     # --- the worker's life ------------------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ class JobQueue:
         """The running job ends as it was asked to, or goes on with the next worker, or has had enough of them."""
         if self.running is not None:
             self.running.change(attempts=self.running.row.attempts + 1)
-            self._after_death(self.running, died.reason, died.log_tail)
+            self._after_death(self.running, died.reason, died)
         self.advance()
 
     def on_worker_given_up(self, died: WorkerDied) -> None:
@@ -395,7 +395,7 @@ class JobQueue:
         if self.running is not None:
             self.running.change(attempts=max(self.running.row.attempts, self._settings.max_attempts) + 1)
             self._futile_jobs += 1
-            self._after_death(self.running, died.reason, died.log_tail)
+            self._after_death(self.running, died.reason, died)
             if self._futile_jobs < _FUTILE_JOBS and self.waiting and not self.held:
                 self._worker.wake()
                 self.announce()
@@ -404,13 +404,13 @@ class JobQueue:
         self._worker_trouble = f"No worker can be started, the jobs are kept. {died.reason}"
         self.announce()
 
-    def _after_death(self, job: Job, reason: str, log_tail: str) -> None:
+    def _after_death(self, job: Job, reason: str, died: WorkerDied | None = None) -> None:
         self._let_go(job)
-        self._settle(job, reason, log_tail)
+        self._settle(job, reason, died)
         if job.row.state == "running":  # it has ended, so nobody takes up what it left half-written
             self._later(asyncio.to_thread(remove_parts, Path(job.submit.output_dir), job.name))
 
-    def _settle(self, job: Job, reason: str, log_tail: str) -> None:
+    def _settle(self, job: Job, reason: str, died: WorkerDied | None) -> None:
         """Say what becomes of a job whose worker died."""
         row, asked = job.row, job.asked
         if isinstance(asked, Cancel):
@@ -424,9 +424,10 @@ class JobQueue:
         elif isinstance(asked, Pause):
             self._pause(job)
         elif row.attempts > self._settings.max_attempts:
-            self._emit(JobFailed(job=job.name, message=f"{reason} {_times(row.attempts)}", detail=log_tail))
+            detail = died.log_tail if died is not None else ""
+            self._emit(JobFailed(job=job.name, message=f"{reason} {_times(row.attempts)}", detail=detail))
         else:
-            self._interrupt(job, reason, log_tail)
+            self._interrupt(job, reason, died)
 
     # --- tapes ------------------------------------------------------------------------------------------------------
 
