@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub: fetched with progress, taken from the cache without a network, never a pickle."""
+"""Models from the Hugging Face hub: fetched with progress, taken from the cache without a network, a pickle only if asked for."""
 
 from __future__ import annotations
 
@@ -35,13 +35,28 @@ _REPORT_INTERVAL_S: Final = 0.2
 
 
 def fetch(
-    model: str, revision: str | None, variant: str | None, *, offline: bool, emit: Emit, cancelled: Callable[[], bool]
+    model: str,
+    revision: str | None,
+    variant: str | None,
+    *,
+    offline: bool,
+    emit: Emit,
+    cancelled: Callable[[], bool],
+    allow_pickle: bool = False,
 ) -> Path:
     """The folder of a hub model, downloaded where it is not in the cache. Raises `ModelProblem`, `Cancelled`.
 
-    The files are those that diffusers would take: safetensors only, of `variant` where there are such.
+    The files are those that diffusers would take: safetensors, of `variant` where there are such; pickles only where they are
+    allowed and there is nothing else.
     """
-    download = functools.partial(DiffusionPipeline.download, model, revision=revision, use_safetensors=True, safety_checker=None)
+    download = functools.partial(
+        DiffusionPipeline.download,
+        model,
+        revision=revision,
+        use_safetensors=None if allow_pickle else True,
+        trust_remote_code=False,
+        safety_checker=None,
+    )
     with _reported(model, emit, cancelled):
         try:
             try:
@@ -70,9 +85,9 @@ def _is_network_error(error: BaseException) -> bool:
     return bool(names & {"TransportError", "ConnectionError", "Timeout"})
 
 
-def fetch_component(model: str, revision: str | None, component: str, *, offline: bool) -> Path:
+def fetch_component(model: str, revision: str | None, component: str, *, offline: bool, allow_pickle: bool = False) -> Path:
     """The folder of a hub model with one more component in it, such as the safety checker. Raises `ModelProblem`."""
-    patterns = [f"{component}/*.json", f"{component}/*.safetensors"]
+    patterns = [f"{component}/*.json", f"{component}/*.safetensors", *([f"{component}/*.bin"] if allow_pickle else [])]
     try:
         return Path(
             huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=offline)

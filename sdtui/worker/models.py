@@ -13,7 +13,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
-from sdtui.checkpoint import MODEL_INDEX, CheckpointError, check_model_folder, resolve_model, weight_bytes
+from sdtui.checkpoint import MODEL_INDEX, CheckpointError, check_model_folder, components, resolve_model, weight_bytes
 from sdtui.params import GenerationParams
 from sdtui.protocol import LoadModel, Message, ModelInfo
 from sdtui.text import safe_text
@@ -29,6 +29,7 @@ from sdtui.worker.previews import PreviewKit
 from sdtui.worker.quiet import quieten_pipeline
 
 Emit = Callable[[Message], None]
+_LIBRARIES: Final = frozenset({"diffusers", "transformers"})
 _log: Final = logging.getLogger(__name__)
 
 
@@ -61,6 +62,7 @@ class LoadedModel:
     previews: PreviewKit
     simple: bool
     """Whether prompts are encoded and latents decoded by us, as in the SD 1.x and 2.x pipelines."""
+    allow_pickle: bool = False
     safety: dict[str, Any] = field(default_factory=dict)
     """Safety checker and feature extractor, once a job asked for them."""
     spoiled: bool = False
@@ -78,52 +80,78 @@ class LoadedModel:
 
 
 def load_model(
-    request: ModelRequest, *, offline: bool = False, emit: Emit = lambda _: None, cancelled: Callable[[], bool] = lambda: False
+    request: ModelRequest,
+    *,
+    offline: bool = False,
+    allow_pickle: bool = False,
+    emit: Emit = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> LoadedModel:
     """Find, fetch, check and load a model, and fit its preview factors.
 
+    `allow_pickle`: where there is no safetensors file, a pickle is read, by an unpickler that knows tensors alone.
     Emits `DownloadProgress`. Raises `ModelProblem`, `JobProblem` (device, dtype) or `Cancelled`.
     """
-    path = find_model(request, offline=offline, emit=emit, cancelled=cancelled)
+    path = find_model(request, offline=offline, allow_pickle=allow_pickle, emit=emit, cancelled=cancelled)
     raise_if(cancelled)
     hardware = choose_hardware(request.device, request.dtype, weight_bytes(path))
     with Interruptible(cancelled):
-        pipe = _load_pipeline(path, request, hardware)
+        pipe = _load_pipeline(path, request, hardware, allow_pickle=allow_pickle)
         quieten_pipeline(pipe)
         info = describe(request.model, path, pipe, hardware)
         simple = encodes_simply(pipe)
         previews = _preview_kit(pipe, hardware.device, simple=simple)
     raise_if(cancelled)
-    return LoadedModel(request, pipe, info, hardware, pipe.scheduler, previews, simple)
+    return LoadedModel(request, pipe, info, hardware, pipe.scheduler, previews, simple, allow_pickle)
 
 
-def find_model(request: ModelRequest, *, offline: bool, emit: Emit, cancelled: Callable[[], bool]) -> Path:
+def find_model(request: ModelRequest, *, offline: bool, allow_pickle: bool, emit: Emit, cancelled: Callable[[], bool]) -> Path:
     """The folder a request means, checked without reading a tensor. Raises `ModelProblem`."""
     try:
         found = resolve_model(request.model)
         if isinstance(found, str):
-            found = hub.fetch(found, request.revision, request.variant, offline=offline, emit=emit, cancelled=cancelled)
-        check_model_folder(found)
+            found = hub.fetch(
+                found,
+                request.revision,
+                request.variant,
+                offline=offline,
+                allow_pickle=allow_pickle,
+                emit=emit,
+                cancelled=cancelled,
+            )
+        _check(found, allow_pickle=allow_pickle)
     except CheckpointError as error:
         raise ModelProblem(str(error)) from error
     return found
 
 
-def find_local_problem(request: ModelRequest) -> None:
+def find_local_problem(request: ModelRequest, *, allow_pickle: bool = False) -> None:
     """What is wrong with a request that shows before anything is unloaded for it. Raises `JobProblem`."""
     choose_hardware(request.device, request.dtype)
     try:
         found = resolve_model(request.model)
         if isinstance(found, Path):
-            check_model_folder(found)
+            _check(found, allow_pickle=allow_pickle)
     except CheckpointError as error:
         raise ModelProblem(str(error)) from error
 
 
-def _load_pipeline(path: Path, request: ModelRequest, hardware: Hardware) -> Any:
+def _check(path: Path, *, allow_pickle: bool) -> None:
+    """Raises `CheckpointError`, also for a component that is to come from any other library: importing one runs its code."""
+    check_model_folder(path)
+    for component, (library, class_name) in components(path).items():
+        if library not in _LIBRARIES and not hasattr(diffusers.pipelines, library):
+            raise CheckpointError(
+                f"{path / MODEL_INDEX} takes its {component} from {safe_text(f'{library}.{class_name}', limit=80)}, "
+                "which is code that sdtui does not run: components must come from diffusers or transformers."
+            )
+
+
+def _load_pipeline(path: Path, request: ModelRequest, hardware: Hardware, *, allow_pickle: bool) -> Any:
     options: dict[str, Any] = {
         "dtype": hardware.dtype,
-        "use_safetensors": True,
+        "use_safetensors": None if allow_pickle else True,  # None: a pickle where there is no safetensors file
+        "trust_remote_code": False,
         "local_files_only": True,
         **_left_out(path),
     }
@@ -185,12 +213,19 @@ def _load_safety_checker(model: LoadedModel, *, offline: bool) -> dict[str, Any]
 
     path = Path(model.info.path)
     if isinstance(resolve_model(model.request.model), str) and not (path / "safety_checker").is_dir():
-        path = hub.fetch_component(model.request.model, model.request.revision, "safety_checker", offline=offline)
+        request = model.request
+        path = hub.fetch_component(
+            request.model, request.revision, "safety_checker", offline=offline, allow_pickle=model.allow_pickle
+        )
     if not model.simple or not (path / "safety_checker").is_dir():
         raise JobProblem("This model brings no safety checker; turn the option off.", "safety_checker")
     try:
         checker = StableDiffusionSafetyChecker.from_pretrained(
-            path / "safety_checker", dtype=model.hardware.dtype, use_safetensors=True, local_files_only=True
+            path / "safety_checker",
+            dtype=model.hardware.dtype,
+            use_safetensors=None if model.allow_pickle else True,
+            weights_only=True,
+            local_files_only=True,
         )
         extractor_path = path / "feature_extractor"
         extractor = CLIPImageProcessor.from_pretrained(extractor_path) if extractor_path.is_dir() else CLIPImageProcessor()

@@ -16,12 +16,20 @@ ENVIRONMENT: Final = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # `import diffusers` then asks for GPUs without making a CUDA context
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
+SAFETY: Final = {
+    "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # a pickle, where one may be read at all, gives tensors and runs nothing
+}
+"""Set whatever the user set: a variable that is left over from something else must not make a model's file run code."""
 
 
 def prepare_environment(threads: int, offline: bool) -> None:
-    """Set what torch and the hub read when they are imported; what the user set stays."""
+    """Set what torch and the hub read when they are imported; what the user set stays, but for what is a matter of safety."""
     for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        if name != "PYTORCH_ALLOC_CONF" or "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
+            os.environ.setdefault(name, value)
+    os.environ.update(SAFETY)
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     if offline:

@@ -209,6 +209,9 @@ class Worker:
             _log.exception("loading %s", command.model)
             self.emit(ModelFailed(model=command.model, message=one_line(error)))
 
+    def _how(self) -> dict[str, bool]:
+        return {"offline": self._settings.worker.offline, "allow_pickle": self._settings.worker.allow_pickle}
+
     def _load(self, request: ModelRequest, cancelled: Callable[[], bool]) -> LoadedModel:
         """Load and warm up a model in the place of the one before. Raises `JobProblem` after `ModelFailed`, or `Cancelled`."""
         from sdtui.worker.models import load_model
@@ -219,7 +222,7 @@ class Worker:
         began = time.perf_counter()
         try:
             with self._stage("model", request.model):
-                model = load_model(request, offline=self._settings.worker.offline, emit=self.emit, cancelled=cancelled)
+                model = load_model(request, emit=self.emit, cancelled=cancelled, **self._how())
         except JobProblem as problem:
             self.emit(ModelFailed(model=request.model, message=str(problem)))
             raise
@@ -291,7 +294,7 @@ class Worker:
         request = ModelRequest.of(submit.params)
         if self._model is not None and self._model.serves(request):
             return self._model
-        find_local_problem(request)
+        find_local_problem(request, allow_pickle=self._settings.worker.allow_pickle)
         began = time.perf_counter()
         self.emit(StageStarted(job=submit.job, stage="load"))
         model = self._load(request, token)
