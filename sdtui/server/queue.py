@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from sdtui.protocol import (
     JOB_STOPS,
     Cancel,
@@ -200,6 +202,7 @@ class JobQueue:
         if refused is not None:
             return refused
         self._arriving.add(submit.job)
+        submit = msgspec.structs.replace(submit, resume=None)  # only we know where a job goes on
         try:
             async with self._submitting:  # first come, first in the order
                 return await self._store_and_queue(Job.new(submit, time.time(), copy_of))

@@ -15,11 +15,13 @@ from typing import Any, Final
 import sdtui
 from sdtui.protocol import (
     JOB_ENDS,
+    JOB_STOPS,
     PROTOCOL_VERSION,
     EndedDeleted,
     GetJob,
     Heartbeat,
     Hello,
+    JobDeleted,
     JobEvent,
     ListJobs,
     LoadModel,
@@ -337,7 +339,9 @@ class Server:
                 continue
             if connection.follows(job) if job is not None else self._wants(connection, event):
                 connection.send_frame(frame)
-        if isinstance(event, JOB_ENDS):
+        if isinstance(event, JOB_STOPS):
+            self._forget_previews()
+        if isinstance(event, (*JOB_ENDS, JobDeleted)):
             self._forget(event.job)
         if isinstance(event, QueueChanged):
             self._note_activity()
@@ -347,9 +351,12 @@ class Server:
         """Who only follows its own jobs still wants to know what the worker does before they begin."""
         return connection.subscribed or (bool(connection.jobs) and not isinstance(event, Heartbeat | QueueChanged))
 
-    def _forget(self, job: str) -> None:
+    def _forget_previews(self) -> None:
         for connection in self.connections:
             connection.forget_preview()
+
+    def _forget(self, job: str) -> None:
+        for connection in self.connections:
             if job not in connection.replaying:
                 connection.jobs.discard(job)
 

@@ -41,6 +41,7 @@ from sdtui.protocol import (
     Refused,
     Replay,
     Resume,
+    ResumePoint,
     Retry,
     SetPriority,
     StepFinished,
@@ -162,6 +163,15 @@ async def test_running_waiting_and_paused_jobs_are_one_list(client: Client) -> N
     for offset, expected in ((0, ["run", "a"]), (1, ["a", "c"]), (3, ["d", "b"]), (4, ["b"])):
         page = await asked(client, ListJobs(which="queue", limit=2, offset=offset), Jobs)
         assert [row.job for row in page.jobs] == expected
+
+
+async def test_only_the_server_says_where_a_job_goes_on(served: Served) -> None:
+    client = await served.client()
+    point = ResumePoint(seed=1, batch_index=0, steps_done=2)
+    await client.send(job("one", resume=point))
+    got = await events_until(client, lambda message: isinstance(message, JobFinished))
+    assert [message.step_index for message in got if isinstance(message, StepFinished)] == [0, 1, 2]
+    assert not [message for message in got if isinstance(message, JobResumed)]
 
 
 # --- hold, pause, resume --------------------------------------------------------------------------------------------
