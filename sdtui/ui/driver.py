@@ -17,7 +17,7 @@ from sdtui.terminal.capabilities import window_size
 from sdtui.terminal.parser import AnswerParser
 from sdtui.terminal.picture import CellSize
 from sdtui.terminal.writer import TerminalWriter
-from sdtui.ui.private import XTermParser
+from sdtui.ui.private import KeyParser
 
 if TYPE_CHECKING:
     from sdtui.ui.display import Display
@@ -81,7 +81,7 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Read keys, and what the terminal answers between them."""
-        parser = XTermParser(self._debug)
+        parser = KeyParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode
         selector = selectors.SelectSelector()
         selector.register(self.fileno, selectors.EVENT_READ)

@@ -176,10 +176,10 @@ class JobPages:
 
 
 def matches(row: JobRow, words: str) -> bool:
-    """Whether every word stands somewhere in a job: its prompts, name, state, seed, model."""
+    """Whether every word stands in a job's prompts, state or model, or is its seed, its name, or the end of that."""
     params = row.params
-    text = " ".join((params.prompt, params.negative_prompt, row.job, row.state, str(params.seed), params.model)).casefold()
-    return all(word in text for word in words.casefold().split())
+    text = " ".join((params.prompt, params.negative_prompt, row.state, params.model)).casefold()
+    return all(word in text or word == str(params.seed) or row.job.endswith(word) for word in words.casefold().split())
 
 
 class JobSearch:

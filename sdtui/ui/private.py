@@ -8,12 +8,25 @@ from typing import NamedTuple, Protocol
 from rich.console import Console
 from rich.segment import Segment
 from textual._xterm_parser import XTermParser
+from textual.events import Key
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-__all__ = ["Cover", "Exposure", "Line", "LineStrip", "XTermParser", "exposure", "grow"]
+__all__ = ["Cover", "Exposure", "KeyParser", "Line", "LineStrip", "exposure", "grow"]
+
+
+class KeyParser(XTermParser):
+    """Reads ESC and a digit as alt and that digit, as most terminals and tmux send it.
+
+    Textual takes it for the character that the Option key and the digit make on a Mac: alt+5 would type an infinity sign.
+    """
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[Key]:
+        if len(sequence) == 2 and sequence[0] == "\x1b" and sequence[1] in "0123456789":
+            return (Key(f"alt+{sequence[1]}", None),)
+        return super()._sequence_to_key_events(sequence, alt)
 
 
 def grow(view: ScrollView, height: int) -> None:

@@ -15,6 +15,7 @@ from textual.widgets import Input, TextArea
 from sdtui.settings import General, Settings
 from sdtui.ui.app import SdtuiApp
 from sdtui.ui.screens.create import CreateScreen
+from sdtui.ui.screens.queue import QueueScreen
 from tests.ui.scripted import ScriptedClient
 
 DEADLINE_S = 10.0
@@ -39,10 +40,33 @@ class Stage:
 
     @property
     def screen(self) -> CreateScreen:
-        """The Create screen, also when something lies over it."""
-        screen = self.app.screen_stack[0]
+        """The Create screen, also when something lies over it or another screen is shown."""
+        screen = self.app._made["create"]
         assert isinstance(screen, CreateScreen)
         return screen
+
+    @property
+    def queue(self) -> QueueScreen:
+        """The Queue screen, once it was shown."""
+        screen = self.app._made["queue"]
+        assert isinstance(screen, QueueScreen)
+        return screen
+
+    async def open_queue(self) -> None:
+        """Go to the Queue screen and wait for its jobs."""
+        await self.pilot.press("alt+5")
+        await until(lambda: isinstance(self.app.screen, QueueScreen) and self.queue.pages.is_known, "the queue's jobs")
+        await until(lambda: not self.queue.pages.is_waiting, "all that is in view")
+        await self.pilot.pause()
+
+    async def select(self, number: int) -> None:
+        """Select the job with this number in the queue."""
+        table = self.queue.table
+        name = f"{number:04d}"
+        at = next(at for at in range(table.jobs.count) if table.jobs.row_at(at).job.endswith(name))
+        table.cursor = at
+        await until(lambda: table.selected is not None and table.selected.job.endswith(name), f"job {number} selected")
+        await self.pilot.pause()
 
     async def type(self, text: str) -> None:
         """Type into what has the focus: all but the last character at once, as each key takes the pilot some 50 ms."""

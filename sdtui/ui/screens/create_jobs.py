@@ -210,6 +210,7 @@ def begin_edit(screen: CreateScreen, row: JobRow) -> None:
     _fill(screen, prompt, negative, texts)
     screen.prompt.border_title = f"Prompt · editing job {short_name(row.job)}"
     screen.set_class(True, "-editing")
+    screen.prompt.move_cursor(screen.prompt.document.end)
     screen.prompt.focus()
     screen.say_help("You are editing a queued job: F5 saves the change, esc leaves it as it was.")
     screen.refresh_bindings()

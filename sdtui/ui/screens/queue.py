@@ -56,7 +56,7 @@ _CAN: Final[dict[str, tuple[str, ...]]] = {
     "pause_job": ("running", *WAITING, "paused"),
     "cancel_job": ("running", *WAITING, "paused"),
     "move_job": WAITING,
-    "change_priority": (*WAITING, "paused"),
+    "change_priority": WAITING,
     "edit_job": ("queued", "paused"),
     "retry_job": ("failed", "cancelled"),
     "delete_job": ENDED,
@@ -122,6 +122,9 @@ class QueueScreen(FeedScreen):
         self.lost = ""
         self.looking_for: str | None = None
         """The selected job while it is not known where it went."""
+        self.looked_up = False
+        """Whether the server has said what became of it."""
+        self._said = ""
         self._refreshing = False
         self._moved: JobRow | None = None
         self._read_at = 0.0
@@ -192,7 +195,7 @@ class QueueScreen(FeedScreen):
             self.pages.replace(row)
             if self.search is not None:
                 self.search.replace(row)
-            self.table.row_changed(row.job)
+            self.table.row_changed(row)
 
     def list_changed(self) -> None:
         """Other jobs, or other places of them."""
@@ -215,8 +218,10 @@ class QueueScreen(FeedScreen):
             words = f"{self.search.count:,} with “{safe_text(self.search.words, limit=30)}”{more}"
         self.box.border_subtitle = Content(words or "no jobs")
 
-    def show_notice(self, words: str = "", tone: str = "muted") -> None:
-        """The line below: what keeps the queue from going on, else what was just done."""
+    def show_notice(self, words: str | None = None) -> None:
+        """The line below: what keeps the queue from going on, else what was done last."""
+        self._said = self._said if words is None else words
+        words, tone = self._said, "muted"
         if self.lost:
             words, tone = self.lost, "error"
         elif self.trouble:

@@ -150,11 +150,11 @@ def _look_for_selected(screen: QueueScreen) -> None:
         return
     here = table.jobs.row_at(table.cursor)
     if here is not None and here.job != row.job:
-        if screen.looking_for == row.job:
-            _let_go(screen, row.job)  # not among the newest either
-        else:
-            screen.looking_for = row.job
+        if screen.looking_for != row.job:
+            screen.looking_for, screen.looked_up = row.job, False
             screen.send(GetJob(job=row.job))
+        elif screen.looked_up:
+            _let_go(screen, row.job)  # among the newest it is not either
 
 
 def _let_go(screen: QueueScreen, job: str) -> None:
@@ -164,6 +164,7 @@ def _let_go(screen: QueueScreen, job: str) -> None:
 
 
 def _take_row(screen: QueueScreen, event: JobChanged) -> None:
+    screen.looked_up = screen.looked_up or event.job == screen.looking_for
     _replace(screen, event.row)
     selected = screen.table.selected
     if selected is not None and selected.job == event.job and event.position is not None and screen.search is None:
@@ -175,7 +176,7 @@ def _replace(screen: QueueScreen, row: JobRow) -> None:
     screen.pages.replace(row)
     if screen.search is not None:
         screen.search.replace(row)
-    screen.table.row_changed(row.job)
+    screen.table.row_changed(row)
 
 
 def _take_job_event(screen: QueueScreen, event: Message) -> None:

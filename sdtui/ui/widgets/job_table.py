@@ -117,13 +117,13 @@ class JobTable(ScrollView, can_focus=True):
             self._place(self.cursor)
         self.refresh()
 
-    def row_changed(self, job: str) -> None:
+    def row_changed(self, row: JobRow) -> None:
         """One job is different now; it is in the same place."""
-        at = next((at for at in self._in_view() if (row := self.jobs.row_at(at)) is not None and row.job == job), None)
+        at = next((at for at in self._in_view() if (old := self.jobs.row_at(at)) is not None and old.job == row.job), None)
         if at is not None:
             self.refresh(Region(0, at - self.first, self.size.width, 1))
-        if self._selected is not None and self._selected.job == job:
-            self._select(self.jobs.row_at(self.cursor))
+        if self._selected is not None and self._selected.job == row.job:
+            self._select(row)
 
     def go_to(self, index: int) -> None:
         """The selected job is in this line now."""

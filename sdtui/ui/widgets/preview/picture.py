@@ -31,6 +31,8 @@ class Picture(Vertical):
         self.border_title = "Picture"
         self.job: str | None = None
         """Only frames of this job are shown; the screen sets it."""
+        self._latest: PreviewReady | None = None
+        """Also of a job that is not shown: the server sends the newest preview before it is known what is followed."""
         self._live = LivePicture(id="live")
         self._still: StillPicture | None = None
 
@@ -51,7 +53,9 @@ class Picture(Vertical):
 
     def await_frame(self) -> None:
         """A job begins. The picture before it stays until the first preview: words instead would lay out the screen twice."""
-        if self.has_class("-empty"):
+        if self._latest is not None and self._latest.job == self.job:
+            self._show_preview(self._latest)
+        elif self.has_class("-empty"):
             label = self.query_one("#no-picture", Static)
             label.update(Content(_WAITING))
             label.set_class(False, "-wrong")
@@ -80,6 +84,7 @@ class Picture(Vertical):
     def on_feed_frame(self, message: FeedFrame) -> None:
         """A preview arrived; previews of other jobs are passed over."""
         message.stop()
+        self._latest = message.event
         if message.event.job == self.job:
             self._show_preview(message.event)
 
