@@ -1,4 +1,5 @@
-"""What is in a checkpoint on disk, without torch: where a model lies, and whether its files are whole.
+"""What is in a checkpoint on disk, without torch: where a model lies, whether its files are whole, and whether they are
+what their names say. Content decides: a pickle is one under any name.
 
 The safetensors format: 8 bytes little-endian header length, a JSON header that maps each tensor to dtype, shape and
 `data_offsets`, then the data (https://github.com/huggingface/safetensors#format).
@@ -31,6 +32,12 @@ _WITHOUT_WEIGHTS: Final = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor
 _OPTIONAL_COMPONENTS: Final = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 """Loaded only when asked for."""
 _PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_PICKLE_PROTOCOLS: Final = (b"\x02", b"\x03", b"\x04", b"\x05")
+"""The second byte of a pickle, after PROTO; older ones have no mark, and torch never wrote them."""
+_CONFIGS: Final = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
+"""Where transformers and diffusers look for an `auto_map`."""
+_WHY_NO_PICKLE: Final = "A pickle can run any code when it is read: convert it to safetensors."
+_HOW_TO_ALLOW: Final = "If you trust whoever made it, set allow_pickle = true under [worker] in the settings."
 
 
 class CheckpointError(Exception):
@@ -82,21 +89,50 @@ def resolve_model(name: str) -> Path | str:
     )
 
 
-def check_model_folder(path: Path) -> None:
-    """Whether a diffusers folder can be loaded, by its index, configurations and safetensors headers.
+def check_model_folder(path: Path, *, allow_pickle: bool = False) -> None:
+    """Whether a diffusers folder can be loaded, by its index, configurations and the beginnings of its weight files.
 
-    Raises `CheckpointError` naming the file. Reads no tensor: 2 GB of weights take a few milliseconds.
+    Raises `CheckpointError` naming the file: for pickles unless they are allowed, for code that the model brings along
+    (pipelines, components and `auto_map` of its own), and for links that lead out of the folder. Python files that
+    nothing names are never looked at. Reads no tensor: 2 GB of weights take a few milliseconds.
     """
-    for component, (_, class_name) in components(path).items():
+    found = components(path)
+    _check_links(path)
+    for component, (library, class_name) in found.items():
         folder = path / component
         if component in _OPTIONAL_COMPONENTS and not folder.is_dir():
             continue
         if not folder.is_dir():
             raise CheckpointError(f"{_show(folder)} is missing: {MODEL_INDEX} says the model has a {component} ({class_name}).")
+        _check_brings_no_code(folder, library)
         if not class_name.endswith(_WITHOUT_WEIGHTS):
-            _check_component(folder, optional=component in _OPTIONAL_COMPONENTS)
+            _check_component(folder, optional=component in _OPTIONAL_COMPONENTS, allow_pickle=allow_pickle)
         elif not any(folder.iterdir()):
             raise CheckpointError(f"{_show(folder)} is empty; it should hold the {component} ({class_name}).")
+
+
+def _check_links(path: Path) -> None:
+    """Links may lead about in the folder, and from a snapshot of the hub's cache to the blobs beside it."""
+    root = path.resolve()
+    inside = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    for file in (*path.glob("*"), *path.glob("*/*")):
+        if not file.is_symlink():
+            continue
+        try:
+            target = file.resolve()
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"{_show(file)} is a link that leads nowhere.") from error
+        if not any(target.is_relative_to(place) for place in inside):
+            raise CheckpointError(f"{_show(file)} is a link to {_show(target)}, outside the model; put the file itself there.")
+
+
+def _check_brings_no_code(folder: Path, library: str) -> None:
+    if not library.isidentifier() or (folder / f"{library}.py").exists():
+        what = f"{_show(folder.parent / MODEL_INDEX)} takes its {folder.name} from {safe_text(library, limit=80)!r}"
+        raise CheckpointError(f"{what}: code that comes with a model is never run.")
+    for name in _CONFIGS:
+        if (folder / name).is_file() and "auto_map" in _read_json(folder / name):
+            raise CheckpointError(f"{_show(folder / name)} has an `auto_map`: code that comes with a model is never run.")
 
 
 def components(path: Path) -> dict[str, tuple[str, str]]:
@@ -110,6 +146,9 @@ def components(path: Path) -> dict[str, tuple[str, str]]:
         what = "is empty" if not any(path.iterdir()) else f"is not a diffusers model: it has no {MODEL_INDEX}"
         raise CheckpointError(f"{_show(path)} {what}. A model folder holds {MODEL_INDEX}, unet/, vae/, text_encoder/ ...")
     index = _read_json(index_path)
+    if isinstance(index.get("_class_name"), list):
+        name = safe_text(str(index["_class_name"]), limit=80)
+        raise CheckpointError(f"{_show(index_path)} asks for the pipeline {name}: code that comes with a model is never run.")
     if not isinstance(index.get("_class_name"), str):
         raise CheckpointError(f"{_show(index_path)} names no pipeline: `_class_name` is missing.")
     return {
@@ -123,23 +162,50 @@ def _is_plain(component: str) -> bool:
     return component.isidentifier() and not component.startswith("_")
 
 
-def _check_component(folder: Path, *, optional: bool) -> None:
+def _check_component(folder: Path, *, optional: bool, allow_pickle: bool) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise CheckpointError(f"{_show(config)} is missing; without it the weights cannot be read.")
     _read_json(config)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights and not optional:
-        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
-        if pickles:
-            raise CheckpointError(
-                f"{_show(folder / pickles[0])} is a pickle, which can run any code when it is read. Convert it to safetensors."
-            )
-        raise CheckpointError(f"{_show(folder)} holds no weights; a .safetensors file should be there.")
+        pickles = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICKLES]
+        if not pickles:
+            raise CheckpointError(f"{_show(folder)} holds no weights; a .safetensors file should be there.")
+        for file in pickles:
+            _check_pickle(file, allow_pickle=allow_pickle)
     for file in weights:
+        if weights_kind(file) == "pickle":
+            raise CheckpointError(f"{_show(file)} is a pickle under the name of a safetensors file. {_WHY_NO_PICKLE}")
         safetensors_header(file)
     for index in sorted(folder.glob("*.safetensors.index*.json")):
         _check_shards(index)
+
+
+def _check_pickle(file: Path, *, allow_pickle: bool) -> None:
+    kind = weights_kind(file)
+    if kind == "safetensors":
+        better = file.with_suffix(".safetensors").name
+        raise CheckpointError(f"{_show(file)} holds safetensors under the name of a pickle; rename it to {better}.")
+    if not allow_pickle:
+        raise CheckpointError(f"{_show(file)} is a pickle, and no safetensors file is there. {_WHY_NO_PICKLE} {_HOW_TO_ALLOW}")
+    if kind != "pickle":
+        raise CheckpointError(f"{_show(file)} is neither a pickle of torch's nor a safetensors file.")
+
+
+def weights_kind(path: Path) -> Literal["safetensors", "pickle", "other"]:
+    """What a file of weights is, by its first bytes alone; torch's own files are pickles, most of them in a zip."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{_show(path)} cannot be read: {error.strerror}.") from error
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= min(size - 8, MAX_HEADER_BYTES):
+        return "safetensors"
+    if head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] in _PICKLE_PROTOCOLS):
+        return "pickle"
+    return "other"
 
 
 def _check_shards(index: Path) -> None:
@@ -147,6 +213,10 @@ def _check_shards(index: Path) -> None:
     if not isinstance(shards, dict):
         raise CheckpointError(f"{_show(index)} has no `weight_map`.")
     for shard in sorted({str(name) for name in shards.values()}):
+        if "/" in shard or not shard.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{_show(index)} names {safe_text(shard, limit=80)!r}, which is no .safetensors file beside it."
+            )
         if not (index.parent / shard).is_file():
             raise CheckpointError(f"{_show(index.parent / shard)} is missing; {index.name} says part of the weights is in it.")
 

@@ -1,8 +1,9 @@
 """Untrusted text -> text that is safe to show. Prompts, file names, metadata, exception texts all pass `safe_text`.
 
 Removed are control sequences of terminals (ECMA-48: CSI, OSC, DCS, SOS, PM, APC in 7-bit and 8-bit form), every other
-C0 and C1 control, bidirectional overrides (Unicode TR 9), zero-width characters and lone surrogates. The result is plain
-text: it must still be shown with markup off.
+C0 and C1 control, bidirectional overrides (Unicode TR 9), zero-width characters, tags and variation selectors (text can
+be hidden in them; those that choose between emoji and text stay) and lone surrogates. The result is plain text: it must
+still be shown with markup off.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ _CSI: Final = r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
 _ESCAPE: Final = r"\x1b[ -/]*[0-~]?"
 _SEQUENCES: Final = re.compile(f"{_STRING_SEQUENCE}|{_CSI}|{_ESCAPE}", re.DOTALL)
 _UNSEEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-    "|[\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0d\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "|[\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 

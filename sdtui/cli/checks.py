@@ -133,7 +133,7 @@ def _model(name: str, find: Callable[[], Path | str], advice: str) -> Check:
     try:
         found = find()
         if isinstance(found, Path):
-            check_model_folder(found)
+            check_model_folder(found, allow_pickle=_settings().worker.allow_pickle)
     except CheckpointError as error:
         return Check(name, "wrong", str(error), advice)
     return Check(name, "ok", str(found))

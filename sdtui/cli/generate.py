@@ -64,7 +64,8 @@ def generate(
     """
     settings = settings_or_error()
     try:
-        params = with_model_path(params_from(read_prompt(prompt), given, {"model": settings.general.model}))
+        params = params_from(read_prompt(prompt), given, {"model": settings.general.model})
+        params = with_model_path(params, allow_pickle=settings.worker.allow_pickle)
     except BadParams as error:
         if json:
             result_json(as_json(error.as_refused()))

@@ -81,11 +81,13 @@ def params_from(prompt: str, given: Mapping[str, Any], defaults: Mapping[str, An
     return _checked({**defaults, "prompt": prompt}, given)
 
 
-def edited_params(params: GenerationParams, prompt: str | None, given: Mapping[str, Any]) -> GenerationParams:
+def edited_params(
+    params: GenerationParams, prompt: str | None, given: Mapping[str, Any], *, allow_pickle: bool = False
+) -> GenerationParams:
     """The same parameters with those changed that were given. Raises `BadParams` naming every wrong option."""
     values = msgspec.structs.asdict(params) | ({} if prompt is None else {"prompt": prompt})
     edited = _checked(values, given)
-    return with_model_path(edited) if edited.model != params.model else edited
+    return with_model_path(edited, allow_pickle=allow_pickle) if edited.model != params.model else edited
 
 
 def _checked(values: dict[str, Any], given: Mapping[str, Any]) -> GenerationParams:
@@ -105,7 +107,7 @@ def _checked(values: dict[str, Any], given: Mapping[str, Any]) -> GenerationPara
     return params
 
 
-def with_model_path(params: GenerationParams) -> GenerationParams:
+def with_model_path(params: GenerationParams, *, allow_pickle: bool = False) -> GenerationParams:
     """The same with a model folder's path made absolute, since the server has its own directory. Raises `BadParams`.
 
     A folder is checked here, so that a broken one shows before a worker is started for it.
@@ -113,7 +115,7 @@ def with_model_path(params: GenerationParams) -> GenerationParams:
     try:
         found = resolve_model(params.model)
         if isinstance(found, Path):
-            check_model_folder(found)
+            check_model_folder(found, allow_pickle=allow_pickle)
     except CheckpointError as error:
         raise BadParams(f"{option_name('model')}: {error}", "model") from error
     if params.model == SHIPPED_MODEL or isinstance(found, str):

@@ -47,6 +47,7 @@ _STAGES = {
     "save": "saving",
 }
 _WORKER_STAGES = {
+    "down": "starting the worker",
     "starting": "starting the worker",
     "handshake": "starting the worker",
     "torch": "starting the worker: importing torch",

@@ -16,6 +16,7 @@ from sdtui.cli.jobs import show_jobs
 from sdtui.cli.options import MAX_PRIORITY, MIN_PRIORITY, edited_params, parameter_options, read_prompt
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, CommandError, complain, note, result, result_json
 from sdtui.cli.rows import state_of, summary
+from sdtui.cli.start import settings_or_error
 from sdtui.protocol import (
     Cancel,
     CancelWaiting,
@@ -211,7 +212,8 @@ def edit(
     if prompt is None and all(value is None for value in given.values()):
         raise CommandError("Nothing to change was named; see sdtui queue edit --help", EXIT_BAD_INPUT)
     row = cast(JobChanged, _change(GetJob(job=job), job, JobChanged)).row
-    params = edited_params(row.params, None if prompt is None else read_prompt(prompt), given)
+    words = None if prompt is None else read_prompt(prompt)
+    params = edited_params(row.params, words, given, allow_pickle=settings_or_error().worker.allow_pickle)
     return _tell(_change(Edit(job=job, params=params), job, JobChanged), json=json)
 
 

@@ -142,7 +142,7 @@ def test_ctrl_c_cancels_the_job_and_leaves_no_file(live: Cli, out: Path) -> None
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(TIMEOUT_S) == 130
-    assert "Cancelled after" in said and "Traceback" not in said
+    assert "Cancelled; stopped in" in said and "Traceback" not in said
     assert not list(out.iterdir())
     (row,) = events(live.run("jobs", "--json", "--limit", "1").stdout)
     assert row["state"] == "cancelled"

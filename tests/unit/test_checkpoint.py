@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from sdtui.checkpoint import (
     resolve_model,
     safetensors_header,
     shipped_model_dir,
+    weights_kind,
 )
 
 
@@ -62,6 +66,34 @@ def test_the_model_that_ships_passes() -> None:
     check_model_folder(shipped_model_dir())
 
 
+A_PICKLE = pickle.dumps({"weight": [1.0]})
+A_ZIP = b"PK\x03\x04" + bytes(60)
+
+
+def only(folder: Path, name: str, data: bytes) -> None:
+    """The U-Net's weights are this file alone."""
+    (folder / "unet" / "model.safetensors").unlink()
+    (folder / "unet" / name).write_bytes(data)
+
+
+def change_index(folder: Path, **changes: object) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def link(path: Path, target: Path) -> None:
+    """Put a link in the place of a file or folder, which goes to where the link leads, if that is nothing yet."""
+    if path == target:
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+    elif target.exists():
+        path.unlink()
+    else:
+        path.rename(target)
+    path.symlink_to(target)
+
+
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
     "index not JSON": (lambda f: (f / "model_index.json").write_text("{"), "model_index.json is not valid JSON"),
@@ -77,9 +109,36 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda f: (f / "unet/model.safetensors").write_bytes(b"garbage! " * 50), "not a safetensors"),
     "short garbage": (lambda f: (f / "unet/model.safetensors").write_bytes(b"PK"), "not a safetensors"),
     "header not JSON": (lambda f: (f / "unet/model.safetensors").write_bytes((4).to_bytes(8, "little") + b"abcd"), "not JSON"),
-    "only a pickle": (
-        lambda f: (f / "unet/model.safetensors").rename(f / "unet/diffusion_pytorch_model.bin"),
-        "is a pickle, which can run any code",
+    "only a pickle": (lambda f: only(f, "diffusion_pytorch_model.bin", A_PICKLE), r"model.bin is a pickle.*allow_pickle = true"),
+    "only a zip": (lambda f: only(f, "diffusion_pytorch_model.bin", A_ZIP), r"model.bin is a pickle.*can run any code"),
+    "a pickle named safetensors": (
+        lambda f: only(f, "model.safetensors", A_PICKLE),
+        "is a pickle under the name of a safetensors",
+    ),
+    "a zip named safetensors": (lambda f: only(f, "model.safetensors", A_ZIP), "is a pickle under the name of a safetensors"),
+    "safetensors named bin": (lambda f: only(f, "model.bin", a_safetensors_file()), "rename it to model.safetensors"),
+    "a pipeline of its own": (lambda f: change_index(f, _class_name=["pipeline", "Mine"]), "code that comes with a model"),
+    "a component of its own": (
+        lambda f: (change_index(f, unet=["mine", "UNet"]), (f / "unet/mine.py").write_text("")),
+        "'mine': code that comes with a model",
+    ),
+    "a component from anywhere": (lambda f: change_index(f, unet=["../x", "UNet"]), "code that comes with a model"),
+    "an auto_map": (lambda f: (f / "unet/config.json").write_text('{"auto_map": {}}'), "has an `auto_map`"),
+    "an auto_map in the tokenizer": (
+        lambda f: (f / "tokenizer/tokenizer_config.json").write_text('{"auto_map": {}}'),
+        "has an `auto_map`",
+    ),
+    "a link that leaves": (lambda f: link(f / "unet/model.safetensors", f.parent / "elsewhere"), "outside the model"),
+    "a config that leaves": (lambda f: link(f / "vae/config.json", Path("/etc/passwd")), "is a link to /etc/passwd, outside"),
+    "a folder that leaves": (lambda f: link(f / "scheduler", f.parent), "outside the model"),
+    "a link in a circle": (lambda f: link(f / "unet/model.safetensors", f / "unet/model.safetensors"), "leads nowhere"),
+    "a shard elsewhere": (
+        lambda f: (f / "unet/model.safetensors.index.json").write_text('{"weight_map": {"a": "../../x.safetensors"}}'),
+        "no .safetensors file beside it",
+    ),
+    "a shard that is a pickle": (
+        lambda f: (f / "unet/model.safetensors.index.json").write_text('{"weight_map": {"a": "x.bin"}}'),
+        "no .safetensors file beside it",
     ),
     "shard missing": (
         lambda f: (f / "unet/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "part-2.safetensors"}})),
@@ -95,6 +154,53 @@ def test_what_is_broken_is_named(folder: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=says) as problem:
         check_model_folder(folder)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("data", [A_PICKLE, A_ZIP])
+def test_a_pickle_passes_where_it_is_allowed(folder: Path, data: bytes) -> None:
+    only(folder, "diffusion_pytorch_model.bin", data)
+    check_model_folder(folder, allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("model.bin", b"garbage! " * 50), ("model.bin", a_safetensors_file()), ("model.safetensors", A_PICKLE)]
+)
+def test_what_is_no_pickle_or_hides_one_is_refused_where_pickles_are_allowed_too(folder: Path, name: str, data: bytes) -> None:
+    only(folder, name, data)
+    with pytest.raises(CheckpointError, match=name):
+        check_model_folder(folder, allow_pickle=True)
+
+
+def test_a_pickle_and_code_that_nothing_names_are_no_reason_to_refuse(folder: Path) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(A_PICKLE)
+    (folder / "pipeline.py").write_text("raise SystemExit")
+    check_model_folder(folder)
+
+
+def test_links_may_lead_about_in_a_model_and_to_the_blobs_of_the_hubs_cache(folder: Path) -> None:
+    repo = folder.parent / "models--a--b"
+    (repo / "blobs").mkdir(parents=True)
+    snapshot = repo / "snapshots" / "abc"
+    snapshot.parent.mkdir()
+    folder.rename(snapshot)
+    link(snapshot / "unet" / "model.safetensors", repo / "blobs" / "0123")
+    link(snapshot / "vae" / "config.json", snapshot / "shared.json")
+    check_model_folder(snapshot)
+    link(snapshot / "vae" / "model.safetensors", repo / "refs")
+    with pytest.raises(CheckpointError, match="outside the model"):
+        check_model_folder(snapshot)
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_are_two_kinds_of_weights(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        path = Path(file.name)
+        path.write_bytes(data)
+        kind = weights_kind(path)
+        if kind == "pickle":
+            assert data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+            with pytest.raises(CheckpointError):
+                safetensors_header(path)
 
 
 def test_a_missing_an_empty_and_a_plain_file_are_told_apart(tmp_path: Path) -> None:
