@@ -16,6 +16,10 @@ _MAX_STEM_BYTES: Final = 180
 """With `-99999` and `.png` a name stays under 200 bytes, so temporary names and copies fit the usual limit of 255."""
 _MAX_FIELD_BYTES: Final = 80
 """A long prompt must leave room for the seed and the job behind it."""
+_RESERVED: Final = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{device}{number}" for device in ("COM", "LPT") for number in "123456789"))
+)
+"""Devices of Windows, with any ending: a picture of this name cannot be copied there."""
 
 
 def check_pattern(pattern: str) -> None:
@@ -61,4 +65,5 @@ def file_stem(pattern: str, record: ImageRecord) -> str:
     }
     parts = {name: _cut_bytes(_name_part(value), _MAX_FIELD_BYTES) for name, value in values.items()}
     stem = _name_part(pattern.format(**parts)).lstrip(".-_ ")
-    return _cut_bytes(stem, _MAX_STEM_BYTES).rstrip(". ") or "image"
+    stem = _cut_bytes(stem, _MAX_STEM_BYTES).rstrip(". ") or "image"
+    return f"{stem}_" if stem.split(".", 1)[0].upper() in _RESERVED else stem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -31,11 +32,13 @@ def read_png(path: Path) -> ImageMetadata:
     Pixels are never unpacked, and no text of more than a mebibyte.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise MetadataError(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}.")
         with path.open("rb") as file:
             width, height = _read_header(path, file)
             texts = _read_texts(path, file)
-    except OSError as error:
-        raise MetadataError(f"{path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise MetadataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     info = texts.get(A1111_KEY)
     ours = texts.get(OUR_KEY)
     if info is None and ours is None:
@@ -124,8 +127,11 @@ def _decode_text(kind: bytes, body: bytes) -> str:
 
 
 def _inflate(data: bytes) -> bytes:
+    """Unpacked up to the limit and one byte. Raises `_TextTooLargeError`, and `ValueError` for one that breaks off."""
     unpacker = zlib.decompressobj()
-    text = unpacker.decompress(data, _MAX_TEXT_BYTES)
-    if unpacker.unconsumed_tail:
+    text = unpacker.decompress(data, _MAX_TEXT_BYTES + 1)
+    if len(text) > _MAX_TEXT_BYTES:
         raise _TextTooLargeError
+    if not unpacker.eof:
+        raise ValueError("it breaks off")
     return text

@@ -11,7 +11,9 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -283,6 +285,41 @@ def test_no_prompt_or_model_name_gives_a_name_outside_the_directory(prompt: str,
     assert len(f"{stem}-99999.png".encode()) <= 200
 
 
+@given(hostile_text, st.sampled_from(["{prompt}", "..{prompt}", "{prompt}/..", "{prompt}{prompt}{prompt}{prompt}"]))
+def test_a_saved_picture_is_a_file_in_the_directory_that_was_given(prompt: str, pattern: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "out"
+        try:
+            path = save_png(picture(), directory, pattern, record(prompt=f"../{prompt}"))
+        except OutputError:
+            assert "/" in pattern
+            return
+        assert path.resolve().parent == directory.resolve()
+        assert list(directory.iterdir()) == [path] and not path.is_symlink()
+
+
+@pytest.mark.parametrize("prompt", ["CON", "nul", "com1", "LPT9.txt", "aux.tar.gz"])
+def test_a_name_that_other_systems_reserve_is_not_given(prompt: str) -> None:
+    stem = file_stem("{prompt}", record(prompt=prompt))
+    assert stem == f"{prompt}_"
+    assert file_stem("{prompt}", record(prompt="control")) == "control"
+
+
+def test_a_link_in_the_place_of_a_picture_is_neither_followed_nor_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cat.png").symlink_to(tmp_path / "precious")
+    path = save_png(picture(), tmp_path / "out", "cat", RECORD)
+    assert path.name == "cat-2.png"
+    assert not (tmp_path / "precious").exists() and (tmp_path / "out" / "cat.png").is_symlink()
+
+
+def test_a_directory_behind_links_is_where_the_picture_goes(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    path = save_png(picture(), tmp_path / "link" / "deep", "../cat".replace("/", "{seed}"), RECORD)
+    assert [path.name] == [file.name for file in (tmp_path / "real" / "deep").iterdir()]
+
+
 # --- never overwriting, never half-written --------------------------------------------------------------------------
 
 
@@ -466,7 +503,46 @@ def test_hostile_text_is_refused_with_the_reason(tmp_path: Path, chunks: list[by
     assert str(path) in str(caught.value) and is_safe(str(caught.value))
 
 
-@pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (20_000, 20_000), (0, 5)])
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_packed_text_is_never_unpacked_past_the_limit(tmp_path: Path, kind: bytes) -> None:
+    head = b"parameters\0\0" if kind == b"zTXt" else b"parameters\0\1\0\0\0"
+    path = png_with(tmp_path, chunk(kind, head + BOMB))
+    assert path.stat().st_size < 70_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(MetadataError, match="unpacks to more than 1,048,576 bytes"):
+            read_png(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize(("size", "fits"), [(1 << 20, True), ((1 << 20) + 1, False)])
+def test_the_limit_of_packed_text_is_exact(tmp_path: Path, size: int, fits: bool) -> None:
+    path = png_with(tmp_path, chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * size)))
+    if fits:
+        assert read_png(path).infotext == "a" * size
+    else:
+        with pytest.raises(MetadataError, match="unpacks to more than"):
+            read_png(path)
+
+
+def test_packed_text_that_breaks_off_is_damaged(tmp_path: Path) -> None:
+    whole = zlib.compress(b"a cat, " * 100)
+    with pytest.raises(MetadataError, match="breaks off"):
+        read_png(png_with(tmp_path, chunk(b"zTXt", b"parameters\0\0" + whole[:-6])))
+
+
+def test_a_pipe_is_not_waited_for_and_a_name_with_a_zero_byte_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(MetadataError, match="no regular file"):
+        read_png(tmp_path / "fifo")
+    with pytest.raises(MetadataError, match="cannot be read"):
+        read_png(Path("cat\0.png"))
+
+
+@pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (50_000, 50_000), (20_000, 20_000), (0, 5)])
 def test_a_picture_of_an_impossible_size_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     with pytest.raises(MetadataError, match="pixels"):
         read_png(png_with(tmp_path, GOOD, size=size))
