@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _TICK_S: Final = 0.1
 """How often the input thread looks whether it should end, as in Textual; a lone ESC is taken for the key after as long."""
 _READ_BYTES: Final = 1 << 14
+_ALT_AS_ESCAPE: Final = ("\x1b[?1036;1039s\x1b[?1036;1039h", "\x1b[?1036;1039r")
+"""xterm sends alt+5 as the character `µ` unless told otherwise: save its modes and set them; put them back (ctlseqs, XTSAVE)."""
 
 
 class TerminalDriver(LinuxDriver):
@@ -40,6 +42,7 @@ class TerminalDriver(LinuxDriver):
         self._unread: bytes
         self._attributes, self._unread = app.take_terminal()
         self._output: TerminalWriter | None = None
+        self._alt_as_escape = False
         self._display.expect_answer = self._expect_answer
 
     # --- output ------------------------------------------------------------------------------------------------------
@@ -48,6 +51,12 @@ class TerminalDriver(LinuxDriver):
         """Queue text for the terminal; this never waits for a slow line."""
         if self._output is not None:
             self._output.write(data.encode("utf-8", "surrogatepass"))
+
+    def send_alt_as_escape(self) -> None:
+        """Have xterm send ESC before what is typed with alt, as all others do."""
+        if not self._alt_as_escape:
+            self._alt_as_escape = True
+            self.write(_ALT_AS_ESCAPE[0])
 
     def start_application_mode(self) -> None:
         """Take the terminal."""
@@ -59,6 +68,8 @@ class TerminalDriver(LinuxDriver):
         if self._attributes is not None:
             self.attrs_before = self._attributes  # the probe has changed them already
         self._tell_cell_size()
+        if self._alt_as_escape:
+            self.write(_ALT_AS_ESCAPE[0])
         with self._answers_lock:
             self._answers.expect_graphics()  # kitty may say at any time that it has lost a picture
         self._display.start(self._output)
@@ -66,6 +77,8 @@ class TerminalDriver(LinuxDriver):
     def stop_application_mode(self) -> None:
         """Give the terminal back, with no picture left in it and no answer under way."""
         self._display.stop()
+        if self._alt_as_escape:
+            self.write(_ALT_AS_ESCAPE[1])
         super().stop_application_mode()
         if self._output is not None:
             self._output.flush()

@@ -51,7 +51,8 @@ class Column(msgspec.Struct, frozen=True):
 
     title: str
     width: int
-    text: Callable[[Cell], Span]
+    text: Callable[[Cell], Span | list[Span]]
+    """A text and its tone; or several, which fill the width exactly."""
     right: bool = False
 
 
@@ -115,7 +116,7 @@ def _priority(cell: Cell) -> Span:
     return (f"{cell.row.priority:+d}" if cell.row.priority else ""), "text"
 
 
-def _progress(cell: Cell) -> Span:
+def _progress(cell: Cell) -> Span | list[Span]:
     share = share_done(cell.row)
     if share is None or cell.row.state in ENDED:
         return "", "muted"
@@ -124,7 +125,7 @@ def _progress(cell: Cell) -> Span:
     if cell.row.state != "running" or room < 4:
         return figures.rjust(cell.width), TONES[cell.row.state]
     full, empty = bar(share, room)
-    return f"{full}{empty} {figures}", "accent"
+    return [(full, "accent"), (empty, "rule"), (f" {figures}", "accent")]
 
 
 def _prompt(cell: Cell) -> Span:
@@ -189,8 +190,9 @@ def line_spans(row: JobRow, place: int, columns: Sequence[Column]) -> list[Span]
     """The line of a job, laid out."""
     spans: list[Span] = []
     for column in columns:
-        text, tone = column.text(Cell(row, place, column.width))
-        spans += [(_fit(text, column), tone), (" " * _GAP, "muted")]
+        told = column.text(Cell(row, place, column.width))
+        spans += told if isinstance(told, list) else [(_fit(told[0], column), told[1])]
+        spans.append((" " * _GAP, "muted"))
     return spans[:-1]
 
 

@@ -190,7 +190,8 @@ def _worker_rows(event: Message) -> list[LogRow]:
         case ModelFailed():
             return wrapped_rows(event.message, "error")
         case WorkerDied():
-            return wrapped_rows(f"The worker ended: {event.reason.rstrip('.')}. {after_death(event)}", "error")
+            said = event.reason if event.reason.startswith("The worker") else f"The worker ended: {event.reason}"
+            return wrapped_rows(f"{said.rstrip('.')}. {after_death(event)}", "error")
         case _:
             return []
 

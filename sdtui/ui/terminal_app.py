@@ -56,6 +56,8 @@ class TerminalApp(App[ReturnType]):
         verdict = judge(report)
         sink, complaint = choose(self._image_protocol, verdict)
         self.terminal_display.use(verdict, sink, latency_s=report.elapsed_s if report.complete else None)
+        if verdict.terminal.split(" ")[0] == "xterm" and report.tmux is None and isinstance(self._driver, TerminalDriver):
+            self._driver.send_alt_as_escape()
         if complaint:
             self.notify(complaint, title="Pictures", severity="warning", timeout=15, markup=False)
 

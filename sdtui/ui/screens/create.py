@@ -55,8 +55,10 @@ class CreateScreen(FeedScreen):
         Binding(
             "escape", "leave_edit", "Leave it", id="create.leave_edit", priority=True, tooltip="Do not change the queued job"
         ),
-        Binding("f6", "pause_job", "Pause", id="create.pause", tooltip="Take the job off the device, or let it go on"),
-        Binding("f9", "choose_stop", "Stop when …", show=False, id="create.stop", tooltip="Stop now, after this picture or step"),
+        Binding(
+            "f6", "pause_job", "Pause", id="create.pause", priority=True, tooltip="Take the job off the device, or let it go on"
+        ),
+        Binding("f9", "choose_stop", "Stop …", show=False, id="create.stop", tooltip="Stop now, after this picture or this step"),
         Binding("f2", "reset_field", "Reset field", show=False, id="create.reset", tooltip="Put the field back to its default"),
         Binding("f3", "randomise_seed", "Random seed", id="create.seed", tooltip="Draw a seed and keep it"),
         Binding("f4", "lock_seed", "Lock seed", id="create.lock", tooltip="Keep the last seed, or draw one for each job"),

@@ -184,7 +184,7 @@ def _show_status(screen: CreateScreen, event: ServerStatus) -> None:
 
 
 def _show_worker_event(screen: CreateScreen, event: Message) -> None:
-    idle = not screen.following.started or screen.following.over
+    idle = not screen.following.at_work
     match event:
         case WorkerStage(state="started") if idle:
             screen.progress.wait_for(_STAGES.get(event.stage, event.stage))
@@ -198,7 +198,7 @@ def _show_worker_event(screen: CreateScreen, event: Message) -> None:
         case WorkerReady() if idle and screen.model is not None:
             screen.progress.say(_READY)
         case WorkerDied():
-            screen.progress.say(f"The worker ended: {safe_text(event.reason).rstrip('.')}. {after_death(event)}", "error")
+            screen.progress.say(f"The worker ended. {after_death(event)}", "error")
         case DownloadProgress():
             screen.progress.download(event)
     screen.steps.append(*rows_for(event))

@@ -64,8 +64,8 @@ def short_name(job: str) -> str:
 def take_up(screen: CreateScreen, welcome: Welcome) -> None:
     """There is a connection again: go on with what was followed, else with what runs, and look for what ended unseen."""
     following = screen.following
-    running = next((row.job for row in welcome.jobs if row.state == "running"), None)
-    screen.running = running
+    running = next((row.job for row in welcome.jobs if row.state in ("running", "interrupted")), None)
+    screen.running = running  # what was cut short goes on first
     if following.job is not None and (following.can_cancel or following.pinned):
         follow_record(screen, following.job, pinned=following.pinned)
     elif running is not None:

@@ -29,6 +29,7 @@ class JobTable(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "job-table--text",
         "job-table--muted",
+        "job-table--rule",
         "job-table--accent",
         "job-table--success",
         "job-table--warning",
@@ -48,12 +49,13 @@ class JobTable(ScrollView, can_focus=True):
     JobTable {
         .job-table--text { color: $foreground; }
         .job-table--muted { color: $muted; }
+        .job-table--rule { color: $rule; }
         .job-table--accent { color: $accent; }
         .job-table--success { color: $success; }
         .job-table--warning { color: $warning; }
         .job-table--error { color: $error; }
-        .job-table--cursor { background: $accent 25%; }
-        .job-table--cursor-blurred { background: $panel; }
+        .job-table--cursor { background: $panel; text-style: bold; }
+        .job-table--cursor-blurred { background: $surface; }
     }
     """
     cursor: reactive[int] = reactive(0, repaint=False)
