@@ -42,6 +42,7 @@ from sdtui.protocol import (
     as_json,
 )
 from sdtui.server.client import Client, ServerUnavailable
+from sdtui.text import safe_text
 
 _SETTLE_S: Final = 0.2
 """Changes come in bursts, and one list shows them all."""
@@ -190,7 +191,7 @@ class Board:
         left = len(live) - sum(row in live for row in shown)
         if left > 0:
             lines.append(f"... and {left:,} more that wait")
-        yield Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
+        yield Group(*(Text(safe_text(line), no_wrap=True, overflow="ellipsis") for line in lines))
 
 
 def _stepped(row: JobRow, message: StepFinished) -> JobRow:

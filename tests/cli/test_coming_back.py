@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -17,6 +18,9 @@ from typing import Any
 import pytest
 
 from sdtui.bench.terminal import Terminal
+from sdtui.params import GenerationParams
+from sdtui.protocol import JobQueued, Submit
+from sdtui.server.client import Client
 from tests.cli.conftest import TIMEOUT_S, Cli, make_cli
 from tests.server.harness import FAKE_COMMAND
 
@@ -171,6 +175,20 @@ def test_watching_with_json_tells_events(served: Cli) -> None:
         process.wait(TIMEOUT_S)
 
 
+async def submit_many(count: int, output: Path) -> None:
+    """Over one connection, as thirty commands would take their time."""
+    client = await Client.connect(name="test", subscribe=False, start=False)
+    for number in range(count):
+        params = GenerationParams(prompt=f"wait [/] {number}")
+        await client.send(Submit(job=f"job-{number}", params=params, output_dir=str(output)))
+    queued = 0
+    async for message in client.events():
+        queued += isinstance(message, JobQueued)
+        if queued == count:
+            break
+    await client.close()
+
+
 def test_watching_on_a_terminal_is_a_table_that_stays_current(served: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     job = detached(served, "wait for it")
     for name, value in served.environment.items():
@@ -180,7 +198,7 @@ def test_watching_on_a_terminal_is_a_table_that_stays_current(served: Cli, monke
         terminal.wait_until(lambda screen: job in screen.text() and "1 job runs" in screen.text(), "the running job")
         served.run("queue", "pause", job)
         terminal.wait_until(lambda screen: "1 paused" in screen.text() and "paused" in screen.text(), "the paused job")
-        names = [detached(served, f"wait [/] {number}") for number in range(30)]
-        terminal.wait_until(lambda screen: "more that wait" in screen.text() and names[0] in screen.text(), "a cut list")
+        asyncio.run(submit_many(30, served.home))
+        terminal.wait_until(lambda screen: "more that wait" in screen.text() and "wait [/] 1" in screen.text(), "a cut list")
         terminal.type("\x03")
         assert terminal.wait_for_end(TIMEOUT_S) == 0
