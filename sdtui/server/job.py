@@ -74,8 +74,8 @@ class Job:
 
     @property
     def begun(self) -> bool:
-        """Whether a worker has begun it before; then its parameters are fixed."""
-        return self.seed is not None or self.row.attempts > 0
+        """Whether a worker has had it before; then its parameters are fixed, though we may not know the seed it drew."""
+        return self.row.started_at is not None
 
     def change(self, **fields: object) -> None:
         """Change what clients see of it."""

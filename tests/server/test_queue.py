@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sdtui import settings
@@ -52,6 +53,7 @@ from sdtui.protocol import (
 from sdtui.server import store as store_module
 from sdtui.server.client import Client
 from sdtui.server.database import Database, Entry
+from sdtui.server.job import Job
 from sdtui.server.store import Store
 from tests.server.harness import (
     Served,
@@ -172,6 +174,17 @@ async def test_only_the_server_says_where_a_job_goes_on(served: Served) -> None:
     got = await events_until(client, lambda message: isinstance(message, JobFinished))
     assert [message.step_index for message in got if isinstance(message, StepFinished)] == [0, 1, 2]
     assert not [message for message in got if isinstance(message, JobResumed)]
+
+
+async def test_a_job_that_was_given_to_a_worker_goes_on_though_nothing_of_it_was_recorded(served: Served) -> None:
+    client = await served.client()
+    await client.send(job("one", "steps 5"))
+    await end_of(client, "one")
+    found = await served.store.job("one")
+    assert found is not None
+    lost = Job(found.submit, msgspec.structs.replace(found.row, steps_done=0, attempts=0), seed=None)
+    assert lost.for_worker().resume == ResumePoint(), "the worker has the seed and the steps, the server need not know them"
+    assert Job.new(found.submit, 1.0).for_worker().resume is None
 
 
 # --- hold, pause, resume --------------------------------------------------------------------------------------------
