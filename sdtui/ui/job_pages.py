@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal, Protocol
 
-from sdtui.protocol import JobRow, Jobs, ListJobs
+from sdtui.protocol import ENDED, JobRow, Jobs, ListJobs
 
 PAGE: Final = 50
 """Jobs asked for at once: two pages fill the tallest terminal."""
@@ -141,7 +141,11 @@ class JobPages:
         page = (section, number)
         before = self._rows.pop(page, [])  # put back as the newest
         self._rows[page] = [*before[:at], *jobs.jobs]
-        self._totals[section], self.counts = jobs.total, jobs.counts
+        self.counts = jobs.counts
+        if jobs.counts:  # the other section may have another length too, and what is in view of it is fetched next
+            ended = sum(jobs.counts.get(state, 0) for state in ENDED)
+            self._totals = {"queue": sum(jobs.counts.values()) - ended, "ended": ended}
+        self._totals[section] = jobs.total
         self.priorities = self.priorities or any(row.priority for row in jobs.jobs)
         end = jobs.offset + len(jobs.jobs)
         if jobs.jobs and end < min(jobs.total, (number + 1) * PAGE):

@@ -12,6 +12,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
+from sdtui.protocol import JobRow
 from sdtui.settings import General, Settings
 from sdtui.ui.app import SdtuiApp
 from sdtui.ui.screens.create import CreateScreen
@@ -60,12 +61,18 @@ class Stage:
         await self.pilot.pause()
 
     async def select(self, number: int) -> None:
-        """Select the job with this number in the queue."""
+        """Select the job in the queue whose name ends with this number."""
+        await self._select(lambda row: row.job.endswith(f"{number:04d}"))
+
+    async def select_words(self, words: str) -> None:
+        """Select the job in the queue with these words in its prompt."""
+        await self._select(lambda row: words in row.params.prompt)
+
+    async def _select(self, wanted: Callable[[JobRow], bool]) -> None:
         table = self.queue.table
-        name = f"{number:04d}"
-        at = next(at for at in range(table.jobs.count) if table.jobs.row_at(at).job.endswith(name))
-        table.cursor = at
-        await until(lambda: table.selected is not None and table.selected.job.endswith(name), f"job {number} selected")
+        rows = (table.jobs.row_at(at) for at in range(table.jobs.count))
+        table.cursor = next(at for at, row in enumerate(rows) if row is not None and wanted(row))
+        await until(lambda: table.selected is not None and wanted(table.selected), "the job is selected")
         await self.pilot.pause()
 
     async def type(self, text: str) -> None:

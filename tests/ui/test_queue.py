@@ -412,6 +412,15 @@ async def test_the_selection_stays_on_a_job_while_others_come_and_go() -> None:
         assert running.queue.table.selected.job.endswith("0004")
 
 
+async def test_the_first_job_that_ends_appears_below_the_queue() -> None:
+    async with stage(ScriptedQueue([row(1, "running"), row(2, "queued")]), size=(140, 36)) as running:
+        await running.open_queue()
+        running.client.end(2, "cancelled")
+        running.client.tell()
+        await until(lambda: "– cancelled" in line_of(running, 2), "below")
+        assert running.queue.table.cursor == 0
+
+
 async def test_a_selected_job_that_ends_far_away_is_found_again() -> None:
     rows = [row(1, "running"), *(row(number, "queued") for number in range(2, 400)), row(900, "done")]
     async with stage(ScriptedQueue(rows), size=(140, 36)) as running:
