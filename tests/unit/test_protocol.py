@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import math
+import random
 import struct
+import tracemalloc
 import types
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -31,6 +35,7 @@ from sdtui.protocol import (
     as_json,
     decode,
     encode,
+    frame,
     new_job_id,
     read_message,
     read_message_blocking,
@@ -172,6 +177,172 @@ def test_a_truncated_frame_is_an_error(message: Message, data: st.DataObject) ->
         asyncio.run(read_all(cut))
     with pytest.raises(TruncatedFrame, match="ended"):
         read_message_blocking(io.BytesIO(cut))
+
+
+# --- frames that are torn, out of order, too large or nonsense ---------------------------------------------------------
+
+
+def outcome(read: Callable[[], list[Message]]) -> list[Message] | type[ProtocolError]:
+    """What was read, or the error that ended it."""
+    try:
+        return read()
+    except ProtocolError as error:
+        assert str(error)
+        return type(error)
+
+
+def read_in_pieces(pieces: Sequence[bytes]) -> list[Message]:
+    """By the stream reader, which gets one piece after the other, as from a socket."""
+
+    async def read() -> list[Message]:
+        reader = asyncio.StreamReader()
+
+        async def feed() -> None:
+            for piece in pieces:
+                reader.feed_data(piece)
+                await asyncio.sleep(0)
+            reader.feed_eof()
+
+        feeding = asyncio.create_task(feed())
+        messages: list[Message] = []
+        try:
+            while (message := await asyncio.wait_for(read_message(reader), 5)) is not None:
+                messages.append(message)
+        finally:
+            await feeding
+        return messages
+
+    return asyncio.run(read())
+
+
+class Pieces(io.RawIOBase):
+    """A pipe from which each read brings one piece, as the kernel gives them."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._pieces:
+            return 0
+        count = min(len(buffer), len(self._pieces[0]))
+        buffer[:count] = self._pieces[0][:count]
+        self._pieces[0] = self._pieces[0][count:]
+        if not self._pieces[0]:
+            self._pieces.pop(0)
+        return count
+
+
+def read_blocking(pieces: Sequence[bytes]) -> list[Message]:
+    """By the blocking reader, from a buffered pipe."""
+    stream = io.BufferedReader(Pieces(pieces), 16)
+    messages: list[Message] = []
+    while (message := read_message_blocking(stream)) is not None:
+        messages.append(message)
+    return messages
+
+
+READERS = pytest.mark.parametrize("read", [read_in_pieces, read_blocking], ids=["stream", "blocking"])
+SOME = (
+    Cancel(job="a", when="after_step"),
+    Submit(job="b", params=GenerationParams(prompt="x" * 300), output_dir="/p"),
+    Cancel(job="c"),
+)
+
+
+@READERS
+def test_messages_arrive_whole_wherever_the_stream_is_torn(read: Callable[[Sequence[bytes]], list[Message]]) -> None:
+    data = b"".join(map(encode, SOME))
+    for cut in range(len(data) + 1):
+        assert read([data[:cut], data[cut:]]) == list(SOME), cut
+    assert read([data[at : at + 1] for at in range(len(data))]) == list(SOME)
+
+
+@READERS
+def test_a_stream_that_ends_at_any_byte_gives_what_was_whole_and_then_an_error(
+    read: Callable[[Sequence[bytes]], list[Message]],
+) -> None:
+    frames = [encode(message) for message in SOME]
+    data = b"".join(frames)
+    ends = {sum(map(len, frames[:count])): count for count in range(len(frames) + 1)}
+    for cut in range(len(data) + 1):
+        expected = list(SOME[: ends[cut]]) if cut in ends else TruncatedFrame
+        assert outcome(lambda cut=cut: read([data[:cut]])) == expected, cut  # type: ignore[misc]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    messages=st.lists(ANY_MESSAGE, min_size=1, max_size=4), cuts=st.lists(st.integers(0, 5000), max_size=12), order=st.randoms()
+)
+def test_pieces_in_another_order_are_messages_or_an_error_and_both_readers_agree(
+    messages: list[Message], cuts: list[int], order: random.Random
+) -> None:
+    data = b"".join(map(encode, messages))
+    places = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
+    pieces = [data[start:end] for start, end in itertools.pairwise(places)]
+    order.shuffle(pieces)
+    found = outcome(lambda: read_in_pieces(pieces))
+    assert repr(found) == repr(outcome(lambda: read_blocking(pieces)))  # repr: a NaN is not equal to itself
+    if b"".join(pieces) == data:
+        assert found == messages
+
+
+@settings(max_examples=100, deadline=None)
+@given(message=ANY_MESSAGE, at=st.integers(0, 10_000), byte=st.integers(0, 255))
+def test_a_flipped_byte_is_another_message_or_an_error(message: Message, at: int, byte: int) -> None:
+    data = bytearray(encode(message))
+    data[at % len(data)] = byte
+    found = outcome(lambda: read_blocking([bytes(data)]))
+    assert repr(found) == repr(outcome(lambda: read_in_pieces([bytes(data)])))
+    assert isinstance(found, type) or all(isinstance(entry, MESSAGES) for entry in found)
+
+
+@READERS
+@settings(max_examples=100, deadline=None)
+@given(length=st.integers(MAX_FRAME_BYTES + 1, 2**32 - 1), rest=st.binary(max_size=50))
+def test_a_frame_that_says_it_is_huge_is_refused_and_no_room_is_made_for_it(
+    read: Callable[[Sequence[bytes]], list[Message]], length: int, rest: bytes
+) -> None:
+    assert outcome(lambda: read([struct.pack(">I", length), rest])) is FrameTooLarge
+
+
+@READERS
+@settings(max_examples=200, deadline=None)
+@given(body=st.binary(max_size=300))
+def test_a_frame_of_garbage_is_malformed_and_never_a_crash(read: Callable[[Sequence[bytes]], list[Message]], body: bytes) -> None:
+    found = outcome(lambda: read([frame(body)]))
+    assert found is MalformedFrame or isinstance(found, list)
+
+
+NESTS = {"lists": b"\x91", "maps": b"\x81\xa1a", "long lists": b"\xdd\x00\x00\x00\x01", "ext": b"\xc7\x01\x01"}
+
+
+@READERS
+@pytest.mark.parametrize("nest", NESTS)
+@pytest.mark.parametrize("depth", [10, 1000, 100_000])
+def test_a_frame_that_is_nested_deeply_is_malformed(
+    read: Callable[[Sequence[bytes]], list[Message]], nest: str, depth: int
+) -> None:
+    nested = NESTS[nest] * depth + b"\xc0"
+    for body in (nested, b"\x82\xa4type\xa6cancel\xa3job" + nested, b"\x83\xa4type\xa6cancel\xa3job\xa1a\xa1x" + nested):
+        found = outcome(lambda body=body: read([frame(body)]))  # type: ignore[misc]
+        assert found is MalformedFrame or found == [Cancel(job="a")]
+
+
+@pytest.mark.parametrize(
+    "head", [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"]
+)
+def test_a_value_that_says_it_is_huge_takes_no_memory(head: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedFrame):
+            decode(b"\x82\xa4type\xa6cancel\xa3job" + head + b"x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 async def test_a_stream_that_ends_between_frames_just_ends() -> None:

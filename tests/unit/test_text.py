@@ -17,6 +17,16 @@ NASTY = st.text(
         st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp"]),
     )
 )
+STRINGS = [
+    "\x1b]{}\x07",
+    "\x1b]{}\x1b\\",
+    "\x1bP{}\x1b\\",
+    "\x1b_{}\x1b\\",
+    "\x1b^{}\x9c",
+    "\x1bX{}\x9c",
+    "\x9d{}\x9c",
+    "\x90{}\x07",
+]
 ALLOWED_CONTROLS = {"\n", "\t"}
 
 
@@ -27,6 +37,45 @@ def test_no_control_character_is_left(text: str, multiline: bool) -> None:
     allowed = ALLOWED_CONTROLS if multiline else set()
     left = {character for character in safe_text(text, multiline=multiline) if unicodedata.category(character) in ("Cc", "Cs")}
     assert left <= allowed
+
+
+@given(
+    data=st.binary(max_size=200), encoding=st.sampled_from(["utf-8", "latin-1", "cp1252", "utf-16-le"]), multiline=st.booleans()
+)
+def test_of_arbitrary_bytes_only_text_reaches_the_terminal(data: bytes, encoding: str, multiline: bool) -> None:
+    for errors in ("replace", "surrogateescape" if encoding == "utf-8" else "replace"):
+        written = safe_text(data.decode(encoding, errors), multiline=multiline).encode()  # what does not encode would raise
+        low = {byte for byte in written if byte < 0x20 or byte == 0x7F}
+        assert low <= ({0x0A, 0x09} if multiline else set())
+        for character in written.decode():
+            assert not "\x80" <= character <= "\x9f"
+            assert unicodedata.bidirectional(character) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+@given(
+    before=st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=8),
+    after=st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=8),
+    kind=st.sampled_from(STRINGS),
+    payload=st.text(st.characters(exclude_characters="\x07\x1b\x9c"), max_size=20),
+)  # fmt: skip
+def test_a_string_sequence_goes_as_a_whole_with_what_is_in_it(before: str, after: str, kind: str, payload: str) -> None:
+    assert safe_text(before + kind.format(payload) + after) == safe_text(before) + safe_text(after)
+
+
+HIDDEN = [*range(0xE0000, 0xE0080), *range(0xE0100, 0xE01F0), *range(0xFE00, 0xFE0E), 0x034F, 0x17B4, 0x180E, 0x2060, 0x1D173]
+
+
+def test_characters_that_hide_text_go() -> None:
+    assert [hex(code) for code in HIDDEN if safe_text(f"a{chr(code)}b") != "ab"] == []
+
+
+def test_emoji_stay_emoji() -> None:
+    assert safe_text("a \u2764\ufe0f cat") == "a \u2764\ufe0f cat"
+
+
+@pytest.mark.parametrize("attack", ["\x1b]", "\x9d", "\x1b[", "\x1b", "\x1bP\x1b", "\u202e", "\x1b[1;"], ids=ascii)
+def test_a_megabyte_of_attacks_takes_no_more_than_its_length(attack: str) -> None:
+    assert "\x1b" not in safe_text(attack * (1_000_000 // len(attack)))
 
 
 @given(NASTY)
