@@ -21,9 +21,11 @@ _OUT_OF_MEMORY: Final = (
     "cudnn_status_alloc_failed",
     "cusolver_status_alloc_failed",
     "unable to find an engine",
-    "find was unable to find",
+    "bad_alloc",
 )
 """What the allocators of CUDA, MPS, torch on the CPU, Linux and numpy say, and what cuBLAS and cuDNN say without memory."""
+_ONEDNN: Final = re.compile(r"could not create a (primitive|memory)(?! desc)")
+"""oneDNN on a CPU without memory; with `descriptor` it means that it cannot do what was asked at all."""
 _DEVICE_BROKEN: Final = (
     "device-side assert",
     "illegal memory access",
@@ -94,7 +96,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     without_support = "cudnn_status_not_supported" in text and ("memory" in text or "workspace" in text)
-    return isinstance(error, RuntimeError) and (without_support or any(mark in text for mark in _OUT_OF_MEMORY))
+    return isinstance(error, RuntimeError) and (
+        without_support or _ONEDNN.search(text) is not None or any(mark in text for mark in _OUT_OF_MEMORY)
+    )
 
 
 def is_device_broken(error: BaseException) -> bool:

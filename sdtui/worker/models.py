@@ -138,7 +138,7 @@ def find_local_problem(request: ModelRequest, *, allow_pickle: bool = False) -> 
 
 def _check(path: Path, *, allow_pickle: bool) -> None:
     """Raises `CheckpointError`, also for a component that is to come from any other library: importing one runs its code."""
-    check_model_folder(path)
+    check_model_folder(path, allow_pickle=allow_pickle)
     for component, (library, class_name) in components(path).items():
         if library not in _LIBRARIES and not hasattr(diffusers.pipelines, library):
             raise CheckpointError(
