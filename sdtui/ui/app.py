@@ -17,6 +17,7 @@ from sdtui.settings import Settings, SettingsError, nearest, save_setting
 from sdtui.terminal.probe import Probe
 from sdtui.ui.bindings import key_text, unknown_ids
 from sdtui.ui.feed import Connect, Feed
+from sdtui.ui.private import is_styled_when_mounted
 from sdtui.ui.screens import FIRST_KEYS_S, SCREENS
 from sdtui.ui.terminal_app import TerminalApp
 from sdtui.ui.themes import DEFAULT_THEME, VARIABLE_DEFAULTS, load_theme, theme_files
@@ -33,8 +34,13 @@ class SdtuiApp(TerminalApp[None]):
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     DEFAULT_MODE = SCREENS[0].name
-    CSS_PATH: ClassVar[list[str | PurePath]] = [_HERE / "app.tcss", _HERE / "screens" / "create.tcss"]
-    """With the first screen's, so that all is parsed at once. Absolute, as Textual looks beside a subclass's file."""
+    CSS_PATH: ClassVar[list[str | PurePath]] = [
+        _HERE / "app.tcss",
+        *(_HERE / "screens" / f"{entry.name}.tcss" for entry in SCREENS),
+    ]
+    """With the screens', so that all is parsed at once: a screen that brings its own has all rules parsed again and every
+    widget styled anew. Absolute, as Textual looks beside a subclass's file.
+    """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (190, "-wide")]  # noqa: RUF012 - Textual reads it as an instance variable
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012 - as above
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -94,6 +100,8 @@ class SdtuiApp(TerminalApp[None]):
     def _make_screen(self, name: str) -> Screen[Any]:
         entry = next(entry for entry in SCREENS if entry.name == name)
         screen = self._made[name] = entry.make(self._settings, self._feed)
+        if name != SCREENS[0].name:
+            is_styled_when_mounted(screen, self)
         screen.add_class(*self._breakpoints_now())  # set later, each would style every widget again before the first frame
         return screen
 

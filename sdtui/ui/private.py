@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 from rich.segment import Segment
 from textual._xterm_parser import XTermParser
+from textual.app import App
 from textual.events import Key
 from textual.geometry import Region, Size
+from textual.screen import Screen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-__all__ = ["Cover", "Exposure", "KeyParser", "Line", "LineStrip", "exposure", "grow"]
+__all__ = ["Cover", "Exposure", "KeyParser", "Line", "LineStrip", "exposure", "grow", "is_styled_when_mounted"]
 
 
 class KeyParser(XTermParser):
@@ -39,6 +41,14 @@ def grow(view: ScrollView, height: int) -> None:
     view.set_reactive(Widget.virtual_size, size)
     if had_to_scroll or height > view.size.height:  # else the scrollbar stays as it is
         view._scroll_update(size)
+
+
+def is_styled_when_mounted(screen: Screen[Any], app: App[Any]) -> None:
+    """Say that a screen that is made while the app runs needs no parsing of all rules and no styling of every other widget.
+
+    Textual compares how often the rules changed with what the screen knows, and a new screen knows nothing.
+    """
+    screen._css_update_count = app._css_update_count
 
 
 class Line(Protocol):

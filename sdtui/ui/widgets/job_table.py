@@ -45,19 +45,6 @@ class JobTable(ScrollView, can_focus=True):
         Binding("home,g", "go_to_end(False)", "Top", show=False, id="jobs.top", tooltip="Select the first job"),
         Binding("end,G", "go_to_end(True)", "Bottom", show=False, id="jobs.bottom", tooltip="Select the last job"),
     ]
-    DEFAULT_CSS = """
-    JobTable {
-        .job-table--text { color: $foreground; }
-        .job-table--muted { color: $muted; }
-        .job-table--rule { color: $rule; }
-        .job-table--accent { color: $accent; }
-        .job-table--success { color: $success; }
-        .job-table--warning { color: $warning; }
-        .job-table--error { color: $error; }
-        .job-table--cursor { background: $panel; text-style: bold; }
-        .job-table--cursor-blurred { background: $surface; }
-    }
-    """
     cursor: reactive[int] = reactive(0, repaint=False)
 
     class Selected(Message):
