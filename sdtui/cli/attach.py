@@ -20,7 +20,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def attach(
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job's name; without it, the one that runs.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="A job's name; without it, the one that runs.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Write each event as a line of JSON to stdout.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Write the step log to stderr.")] = False,
     preview: Annotated[

@@ -22,7 +22,7 @@ _ALL: Final = 10_000_000
 @app.command()
 def jobs(
     *,
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job's name: print all that happened in it.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="A job's name: print all that happened in it.")] = None,
     queue: Annotated[bool, typer.Option("--queue", help="What runs, waits and is paused, in the order of the queue.")] = False,
     ended: Annotated[bool, typer.Option("--ended", help="Only jobs that have ended.")] = False,
     state: Annotated[

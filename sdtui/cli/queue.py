@@ -69,7 +69,7 @@ def show_by_default(context: typer.Context) -> int | None:
     return show() if context.invoked_subcommand is None else None
 
 
-@app.command("list")
+@app.command("list", short_help="List the queue.")
 def show(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many jobs to list at most.")] = 100,
@@ -78,19 +78,19 @@ def show(
     return show_jobs("queue", limit, json=json)
 
 
-@app.command()
+@app.command(short_help="Take jobs off the device, or out of the queue.")
 def pause(jobs: SomeJobs, json: AsJson = False) -> int:
     """Take jobs out of the queue, or off the device at the end of the step, until they are resumed. Steps are kept."""
     return _each(jobs, lambda job: _change(Pause(job=job), job, JobPaused, JobChanged, *_ENDS, patient=True), json=json)
 
 
-@app.command()
+@app.command(short_help="Put paused jobs back.")
 def resume(jobs: SomeJobs, json: AsJson = False) -> int:
     """Put paused jobs back, before the others of their priority."""
     return _each(jobs, lambda job: _change(Resume(job=job), job, JobChanged), json=json)
 
 
-@app.command()
+@app.command(short_help="Cancel jobs, waiting or running.")
 def cancel(
     jobs: SomeJobs,
     when: Annotated[
@@ -108,13 +108,13 @@ def cancel(
     return _each(jobs, lambda job: _change(Cancel(job=job, when=at), job, *_ENDS, patient=True), json=json)
 
 
-@app.command()
+@app.command(short_help="Queue failed or cancelled jobs again.")
 def retry(jobs: SomeJobs, json: AsJson = False) -> int:
     """Queue failed or cancelled jobs again; steps and pictures they have are not made again."""
     return _each(jobs, lambda job: _change(Retry(job=job), job, JobChanged), json=json)
 
 
-@app.command()
+@app.command(short_help="Queue a copy of a job.")
 def duplicate(
     job: Job,
     new_seed: Annotated[bool, typer.Option("--new-seed", help="Draw another seed instead of the one that was used.")] = False,
@@ -127,7 +127,7 @@ def duplicate(
     return EXIT_DONE
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True}, short_help="Give a job another priority.")
 def priority(
     job: Job,
     number: Annotated[
@@ -139,7 +139,7 @@ def priority(
     return _tell(_change(SetPriority(job=job, priority=number), job, JobChanged), json=json)
 
 
-@app.command()
+@app.command(short_help="Move a waiting job.")
 def move(
     job: Job,
     to: Annotated[str, typer.Argument(metavar="WHERE", help="first, up, down or last.", show_default=False)],
@@ -155,25 +155,25 @@ def move(
     return _tell(_change(Move(job=job, to=place), job, JobChanged), json=json)
 
 
-@app.command()
+@app.command(short_help="Begin no further job.")
 def hold(json: AsJson = False) -> int:
     """Begin no further job until sdtui queue go-on; the running one is not touched."""
     return _tell(_change(Hold(on=True), None, QueueChanged), json=json)
 
 
-@app.command("go-on")
+@app.command("go-on", short_help="Let a held queue go on.")
 def go_on(json: AsJson = False) -> int:
     """Let a held queue go on."""
     return _tell(_change(Hold(on=False), None, QueueChanged), json=json)
 
 
-@app.command()
+@app.command(short_help="Forget ended jobs.")
 def delete(jobs: SomeJobs, json: AsJson = False) -> int:
     """Forget ended jobs: their records and recorded steps. Their pictures stay."""
     return _each(jobs, lambda job: _change(Delete(job=job), job, JobDeleted), json=json)
 
 
-@app.command()
+@app.command(short_help="Forget every ended job.")
 def clear(
     older_than: Annotated[
         str,
@@ -190,7 +190,7 @@ def clear(
     return _tell(_change(DeleteEnded(older_than_s=_seconds(older_than)), None, EndedDeleted), json=json)
 
 
-@app.command("cancel-all")
+@app.command("cancel-all", short_help="Cancel every waiting job.")
 def cancel_all(json: AsJson = False) -> int:
     """Cancel every job that waits; the running one and paused ones stay."""
     return _tell(_change(CancelWaiting(), None, WaitingCancelled), json=json)
@@ -225,7 +225,7 @@ def _with_parameter_options() -> None:
 
 
 _with_parameter_options()
-app.command()(edit)
+app.command(short_help="Change a job that has not begun.")(edit)
 
 
 def _seconds(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
@@ -123,6 +124,22 @@ def test_a_hang_up_ends_the_command_and_not_the_job(served: Cli, monkeypatch: py
     (row,) = told(served.run("jobs", "--json").stdout)
     assert row["state"] == "running"
     assert served.run("queue", "cancel", row["job"]).returncode == 0
+
+
+def test_a_terminal_that_vanishes_without_a_hang_up_ends_the_command_too(served: Cli) -> None:
+    job = detached(served, "slow 9000")
+    outside, inside = pty.openpty()
+    command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-m", "sdtui", "attach", job, "-v"]
+    process = subprocess.Popen(
+        command, env=served.environment | {"TERM": "xterm-256color"}, stdin=inside, stdout=inside, stderr=inside
+    )
+    os.close(inside)
+    shown = b""
+    while b"start " not in shown:
+        shown += os.read(outside, 10_000)
+    os.close(outside)
+    assert process.wait(TIMEOUT_S) == 141
+    assert state_of(served, job) == "running"
 
 
 def test_the_queue_is_changed_and_shown_as_it_is_then(served: Cli) -> None:

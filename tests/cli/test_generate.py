@@ -128,11 +128,18 @@ def tiny_disk(out: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(out)], check=True)
 
 
-def test_a_full_disk_fails_the_job_and_leaves_nothing_half_written(live: Cli, tiny_disk: Path) -> None:
-    done = live.run("generate", "a red cat", "--output", str(tiny_disk), *QUICK)
-    assert (done.returncode, done.stdout) == (3, "")
-    assert f"--output: The disk of {tiny_disk} is full" in done.stderr
-    assert not list(tiny_disk.iterdir())
+def test_on_a_full_disk_the_picture_waits_for_room_and_is_saved_then(live: Cli, tiny_disk: Path) -> None:
+    with live.start("generate", "a red cat", "--output", str(tiny_disk), *QUICK) as process:
+        assert process.stderr is not None and process.stdout is not None
+        waiting = next(line for line in process.stderr if "waiting for room on the disk" in line)
+        assert str(tiny_disk) in waiting
+        assert not list(tiny_disk.glob("*.png"))
+        subprocess.run(["mount", "-o", "remount,size=1m", str(tiny_disk)], check=True)
+        said = process.stderr.read()
+        path = process.stdout.read().strip()
+        assert process.wait(TIMEOUT_S) == 0, said
+    assert "written after" in said
+    assert [str(file) for file in tiny_disk.iterdir()] == [path]
 
 
 def test_ctrl_c_cancels_the_job_and_leaves_no_file(live: Cli, out: Path) -> None:
