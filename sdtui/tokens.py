@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _SPLIT: Final = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
+MAX_FILE_BYTES: Final = 64 << 20
+"""The largest tokenizers in use, with a quarter of a million words, have 30 MB."""
+
 
 class TokenizerError(Exception):
     """A tokenizer folder that cannot be used; the text names it and says what is wrong."""
@@ -53,10 +56,19 @@ class TokenCounter:
         return text[start:].strip()
 
 
+def _read(path: Path) -> str:
+    """The text of a model's file. Raises `OSError`, and `ValueError` for one that is too large to be a tokenizer's."""
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_FILE_BYTES:,} bytes")
+    return content.decode("utf-8")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     import json  # late, as everything here that the first frame can do without
 
-    content = json.loads(path.read_text("utf-8"))
+    content = json.loads(_read(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return content
@@ -69,7 +81,7 @@ def _build(folder: Path, config: dict[str, Any]) -> Tokenizer:
     if vocab.exists() and merges.exists() and str(config.get("tokenizer_class", "CLIP")).startswith("CLIP"):
         return _build_clip(_read_json(vocab), _read_merges(merges), config)
     if whole.exists():
-        tokenizer = Tokenizer.from_file(str(whole))
+        tokenizer = Tokenizer.from_str(_read(whole))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -77,7 +89,7 @@ def _build(folder: Path, config: dict[str, Any]) -> Tokenizer:
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
-    lines = path.read_text("utf-8").splitlines()
+    lines = _read(path).splitlines()
     pairs = (line.split() for line in lines if line and not line.startswith("#version"))
     return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
 

@@ -47,6 +47,8 @@ class CellSize(msgspec.Struct, frozen=True):
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Pillow knows more, but starts Ghostscript for one of them."""
+MAX_PIXELS: Final = 89_478_485
+"""A quarter of a gigabyte as RGB: Pillow's own limit, from which on it only warns."""
 USUAL_CELL: Final = CellSize(8, 16)
 """Where a terminal does not say: nearly all fonts are about twice as high as wide."""
 
@@ -68,14 +70,21 @@ def fit(width_px: int, height_px: int, columns: int, rows: int, cell: CellSize =
 
 
 def read_picture(path: Path, limit_px: int = 1024) -> Frame:
-    """A picture file as RGB, reduced to at most `limit_px` on its longer side. Raises `OSError`, `ValueError`."""
+    """A picture file as RGB, reduced to at most `limit_px` on its longer side. Raises `OSError`, `ValueError`.
+
+    One of more than `MAX_PIXELS` is refused by what its header says, before anything of it is unpacked.
+    """
     from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels; up to {MAX_PIXELS:,} are unpacked")
             image.draft("RGB", (limit_px, limit_px))
             picture = image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
-    picture.thumbnail((limit_px, limit_px), Image.Resampling.LANCZOS)
-    return Frame.of(picture)
+        picture.thumbnail((limit_px, limit_px), Image.Resampling.LANCZOS)
+        return Frame.of(picture)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged file makes Pillow's decoders raise whatever they come upon
+        raise ValueError(str(error) or type(error).__name__) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from sdtui import tokens
 from sdtui.tokens import TokenCounter, TokenizerError
 
 FOLDER = Path(__file__).resolve().parents[2] / "sdtui" / "weights" / "tokenizer"
@@ -78,3 +80,12 @@ def test_a_garbled_vocabulary_is_an_error_with_the_folder_in_it(tmp_path: Path) 
     (tmp_path / "tokenizer" / "vocab.json").write_text("[1, 2")
     with pytest.raises(TokenizerError, match="tokenizer"):
         TokenCounter.load(tmp_path / "tokenizer")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(tokens, "MAX_FILE_BYTES", 100)
+    (tmp_path / "merges.txt").write_text("a b")
+    (tmp_path / name).write_text(json.dumps({"a": "b" * 200}))
+    with pytest.raises(TokenizerError, match=rf"{name} is larger than 100 bytes"):
+        TokenCounter.load(tmp_path)
