@@ -74,10 +74,18 @@ def time_text(row: JobRow, now: float) -> str:
     if row.state in ENDED:
         if row.started_at is None or row.finished_at is None:
             return ""
-        return format_seconds(max(0.0, row.finished_at - row.started_at))
+        return _took(max(0.0, row.finished_at - row.started_at))
     since = row.started_at if row.state == "running" and row.started_at is not None else row.created_at
     seconds = max(0.0, now - since)
     return f"{seconds:.0f} s" if row.state == "running" and seconds < 60 else _age(seconds)
+
+
+def _took(seconds: float) -> str:
+    """In at most seven cells: `24.8 s`, `2m 05s`, `1h 12m`."""
+    if round(seconds, 1) < 60:
+        return format_seconds(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"
 
 
 def _age(seconds: float) -> str:

@@ -10,11 +10,14 @@ from sdtui.settings import General, Settings, output_dir
 from sdtui.ui.bindings import own_bindings
 from sdtui.ui.commands import commands
 from sdtui.ui.screens.create import CreateScreen
+from sdtui.ui.screens.queue import QueueScreen
 from sdtui.ui.widgets.choice import Choice
 from sdtui.ui.widgets.field import FieldInput
+from sdtui.ui.widgets.job_table import JobTable
 from sdtui.ui.widgets.prompt import PromptBox
 from sdtui.ui.widgets.step_log import StepLog
 from sdtui.ui.widgets.tab_line import TabLine
+from tests.ui.scripted_queue import ScriptedQueue
 from tests.ui.stage import stage, until
 
 NASTY = "a [/] cat [bold red]x[/] \\[y] \u202ertl"
@@ -43,6 +46,7 @@ AT_IMPORT = """
 import sys
 import sdtui.ui.app, sdtui.ui.screens.create
 late = {"PIL", "numpy", "tokenizers", "textual_image", "torch", "tomlkit", "sqlite3"} & set(sys.modules)
+late |= {"sdtui.ui.screens.queue", "sdtui.ui.widgets.job_table", "sdtui.terminal.notice"} & set(sys.modules)
 print("early:", sorted(late))
 """
 
@@ -77,8 +81,24 @@ async def test_every_key_has_an_id_and_says_what_it_does_in_the_help() -> None:
         await until(lambda: len(running.app.screen_stack) == 1, "closed")
 
 
+async def test_the_help_and_the_palette_have_every_key_of_the_queue() -> None:
+    async with stage(ScriptedQueue()) as running:
+        await running.open_queue()
+        offered = [command.help for command in commands(running.app, running.app.screen, running.app._settings)]
+        assert any("Begin no further job, or go on (H)" in text for text in offered)
+        assert not any("Queue a failed" in text for text in offered)  # the running job is selected
+        await running.pilot.press("f1")
+        await until(lambda: len(running.app.screen_stack) == 2, "help")
+        text = str(running.app.screen.query_one("#help-box Static").content)
+        for kind in (QueueScreen, JobTable):
+            assert len(own_bindings(kind)) == len(vars(kind)["BINDINGS"]), f"a key of {kind.__name__} has no id"
+            for binding in own_bindings(kind):
+                assert binding.tooltip
+                assert binding.tooltip in text
+
+
 async def test_binding_ids_are_unique() -> None:
-    kinds = (CreateScreen, PromptBox, TabLine, FieldInput, Choice, StepLog)
+    kinds = (CreateScreen, QueueScreen, JobTable, PromptBox, TabLine, FieldInput, Choice, StepLog)
     async with stage() as running:
         ids = [binding.id for kind in (type(running.app), *kinds) for binding in own_bindings(kind)]
         assert len(ids) == len(set(ids))

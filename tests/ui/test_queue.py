@@ -452,6 +452,23 @@ async def test_the_queues_state_from_before_the_screen_was_made_is_known() -> No
         await until(lambda: "Held" in running.screen_text(), "so does the queue")
 
 
+async def test_a_picture_that_the_terminal_draws_is_put_away_while_the_queue_is_shown() -> None:
+    class Sink:
+        def hide(self) -> list[bytes]:
+            return [b"hide"]
+
+    async with stage(ScriptedQueue()) as running:
+        live = running.screen.picture._live
+        sent: list[bytes] = []
+        live._display.command = sent.extend
+        live._sink, live._on_screen = Sink(), True
+        await running.pilot.press("f1", "escape")
+        assert sent == []  # a dialog lets the screen below draw itself
+        await running.open_queue()
+        assert sent == [b"hide"]
+        live._sink = None
+
+
 def test_alt_and_a_digit_is_that_key_and_no_character_of_a_mac() -> None:
     parser = KeyParser(False)
     keys = [message.key for digit in "15" for message in parser.feed(f"\x1b{digit}")]

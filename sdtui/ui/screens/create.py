@@ -119,6 +119,11 @@ class CreateScreen(FeedScreen):
         self.app.call_after_refresh(self.set_timer, FIRST_KEYS_S, self.start)  # the app is refreshed last
         self.set_interval(_SAY_LINE_S, self._say_line)
 
+    def on_screen_suspend(self) -> None:
+        """Another screen, or a dialog over this one."""
+        if self not in self.app.screen_stack:
+            self.picture.put_away()
+
     def _say_line(self) -> None:
         figures = self.picture.line_figures()
         self.header.set_line(f"{format_bytes(figures[0])}/frame, {figures[1]:.0f} fps" if figures is not None else "")

@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from sdtui.protocol import ENDED, JobRow
 from sdtui.schedulers import BY_NAME, MODEL_DEFAULT
-from sdtui.text import count_noun, format_seconds, safe_text
+from sdtui.text import count_noun, safe_text
 from sdtui.ui.queue_rows import MARKS, TONES, state_word, time_text
 from sdtui.ui.rows import Span
 
@@ -115,8 +115,9 @@ def _facts(row: JobRow) -> Iterable[tuple[str, str]]:
     if row.started_at is not None:
         yield "began", _clock(row.started_at)
     if row.finished_at is not None and row.state in ENDED:
-        took = f", {format_seconds(row.finished_at - row.started_at)}" if row.started_at is not None else ""
-        yield "ended", _clock(row.finished_at) + took
+        yield "ended", _clock(row.finished_at)
+    if took := time_text(row, 0.0) if row.state in ("failed", "cancelled") else "":
+        yield "took", took
 
 
 def _clock(at: float) -> str:

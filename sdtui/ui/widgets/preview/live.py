@@ -173,6 +173,15 @@ class LivePicture(Widget):
         """Draw it again."""
         self._wake()
 
+    def put_away(self) -> None:
+        """Another screen takes the whole terminal: it does not draw over what lies above or below its text."""
+        self._lose()
+        self._take_away()
+
+    @property
+    def _is_put_away(self) -> bool:
+        return self.screen not in self.app.screen_stack
+
     def on_resize(self) -> None:
         """A picture for another size is no use."""
         self._wake()
@@ -280,7 +289,7 @@ class LivePicture(Widget):
             parts = sink.place(todo.view.spot)
         else:
             parts = await asyncio.to_thread(sink.show, frame, todo.view.spot, budget_bytes=budget)
-        if not sink.lies_below_text and self._view() != todo.view:
+        if (not sink.lies_below_text or self._is_put_away) and self._view() != todo.view:
             # It would be drawn over something else. The sink believes that it is sent, so it begins anew; the loop looks again.
             self._display.command(sink.close())
             self._held, self._on_screen = None, False

@@ -69,6 +69,10 @@ class Picture(Vertical):
             label.update(Content(words or _NOTHING_YET))
             label.set_class(bool(words), "-wrong")
 
+    def put_away(self) -> None:
+        """Another screen is shown."""
+        self._live.put_away()
+
     def wanted_px(self) -> int:
         """The longer side of previews that this box can make use of."""
         return self._live.wanted_px(self.content_size.width, self.content_size.height)
