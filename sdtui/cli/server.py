@@ -61,7 +61,7 @@ def status(json: Annotated[bool, typer.Option("--json", help="As one JSON object
 
 @app.command()
 def stop() -> int:
-    """Stop the server; a running job is cancelled, queued jobs stay queued."""
+    """Stop the server; the running job and those that wait go on with the next one."""
     try:
         pid = asyncio.run(stop_server())
     except ServerUnavailable as error:
