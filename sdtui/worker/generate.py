@@ -44,26 +44,29 @@ def run_job(
     offline: bool = False,
     began: float | None = None,
     journal: Journal | None = None,
+    save: bool = True,
 ) -> list[str]:
     """Run a job to its end and return the paths of its pictures.
 
     Emits the job's events from `JobStarted` to `JobFinished`. Raises `JobProblem` (with the field), `OutputError`,
     `Cancelled` (with what the job keeps), or what the libraries raise; then nothing of an unfinished picture is on disk, and
     the model can be used again. `began` is when work on the job began, by `time.perf_counter`, where a model was loaded for it
-    before. With a `journal` the job goes on from what is in it; a `CancelToken` as `cancelled` knows more ways to stop.
+    before. With a `journal` the job goes on from what is in it; a `CancelToken` as `cancelled` knows more ways to stop. Without
+    `save` the pictures are made and let go.
     """
     began = time.perf_counter() if began is None else began
     params, device = resolve(model, submit.params, _known_seed(submit, journal)), model.hardware.device
     seeds = seeds_of(params)
     build_scheduler(model.own_scheduler, model.info.schedulers, params, seeds[: params.batch_size])  # a problem shows here
-    _check_output(Path(submit.output_dir))
+    if save:
+        _check_output(Path(submit.output_dir))
     token = token_of(cancelled)
     with Interruptible(token):
         safety = safety_checker(model, offline=offline) if params.safety_checker else None
     emit(JobStarted(job=submit.job, seed=seeds[0], params=params, total_images=len(seeds)))
     reset_peak(device)
     ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, batch_size=params.batch_size, emit=emit)
-    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder)
+    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, save)
     _run(job)
     emit(
         JobFinished(

@@ -44,6 +44,8 @@ class Job:
     token: CancelToken
     journal: Journal | None
     ladder: Ladder
+    save: bool = True
+    """Whether the pictures go to disk."""
     saved: dict[int, SavedPicture] = field(default_factory=dict)
     batch_index: int = 0
     steps_done: int = 0
@@ -174,7 +176,8 @@ class Job:
                 known[0] = max(known[0], log.steps_told)
                 self.largest_bytes = max(self.largest_bytes, log.largest_bytes)
             raise_if(self.token)
-            save_images(batch, images)
+            if self.save:
+                save_images(batch, images)
             stopping = False
         finally:
             tape.close(sync=stopping)

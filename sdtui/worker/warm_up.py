@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +18,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 def warm_up(model: LoadedModel, cancelled: Callable[[], bool]) -> None:
-    """Run the shortest job through every stage, into a temporary directory; no global random state changes.
+    """Run the shortest job through every stage but the last, so no disk can hold it up; no global random state changes.
 
     A model that cannot run a job says so when a job asks for it, not here. Raises `Cancelled`.
     """
@@ -34,9 +33,8 @@ def warm_up(model: LoadedModel, cancelled: Callable[[], bool]) -> None:
         height=info.default_height_px if small else least,
         model=info.model,
     )
-    with tempfile.TemporaryDirectory(prefix="sdtui-warm-up-") as directory:
-        submit = Submit(job="warm-up", params=params, output_dir=directory, preview=PreviewOptions(method="linear"))
-        try:
-            run_job(model, submit, emit=lambda _: None, cancelled=cancelled)
-        except Exception:
-            _log.exception("the warm-up failed")
+    submit = Submit(job="warm-up", params=params, output_dir="", preview=PreviewOptions(method="linear"))
+    try:
+        run_job(model, submit, emit=lambda _: None, cancelled=cancelled, save=False)
+    except Exception:
+        _log.exception("the warm-up failed")

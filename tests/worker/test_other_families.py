@@ -14,7 +14,17 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdtui.protocol import JobStarted, Message, PreviewOptions, PreviewReady, PromptTokens, StageFinished, StepFinished
+from sdtui.protocol import (
+    JobStarted,
+    MemoryRanOut,
+    Message,
+    PreviewOptions,
+    PreviewReady,
+    PromptTokens,
+    ResumePoint,
+    StageFinished,
+    StepFinished,
+)
 from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.errors import Cancelled, JobProblem
 from sdtui.worker.generate import run_job
@@ -22,6 +32,7 @@ from sdtui.worker.models import LoadedModel, ModelRequest, load_model
 from sdtui.worker.stages import generators_of
 
 from .conftest import a_submit, build_tokenizer
+from .desk import Desk, after_step, same
 
 SIZE_PX = 64
 
@@ -122,3 +133,33 @@ def test_clip_skip_is_its_own(run_xl: Callable[..., Any]) -> None:
     _, plain = run_xl()
     _, skipped = run_xl(clip_skip=1)
     assert not np.array_equal(np.asarray(Image.open(plain[0])), np.asarray(Image.open(skipped[0])))
+
+
+@pytest.mark.parametrize("params", [{"scheduler": "euler_a", "batch_size": 2}, {"scheduler": "heun", "guidance_scale": 1.0}])
+def test_it_goes_on_from_its_tape_bit_for_bit(xl: LoadedModel, tmp_path: Path, params: dict[str, Any]) -> None:
+    desk = Desk(xl, tmp_path)
+    whole = desk.run(desk.submit("whole", **params))
+    calls = desk.network_calls
+    stopped = desk.run(desk.submit("cut", **params), stop="pause", at=after_step(1))
+    assert isinstance(stopped, Cancelled) and stopped.progress.steps_done == 2
+    assert same(whole, desk.run(desk.submit("cut", ResumePoint(seed=7, steps_done=2), **params)))
+    assert desk.network_calls == calls - 2
+
+
+def test_a_decode_that_runs_out_of_memory_is_tried_in_tiles_without_a_step_made_again(
+    xl: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(xl, tmp_path)
+    whole = desk.run(desk.submit("whole", scheduler="euler"))
+    calls, real, left = desk.network_calls, xl.pipe.vae.decode, [True]
+
+    def decode(*args: Any, **kwargs: Any) -> Any:
+        if left and left.pop():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes.")
+        return real(*args, **kwargs)
+
+    monkeypatch.setitem(vars(xl.pipe.vae), "decode", decode)
+    assert same(whole, desk.run(desk.submit("short", scheduler="euler")))
+    assert [(event.stage, event.remedy) for event in desk.of(MemoryRanOut)] == [("decode", "vae_tiling")]
+    assert desk.network_calls == calls
+    assert [event.step_index for event in desk.of(StepFinished)] == list(range(calls))

@@ -204,3 +204,11 @@ def test_a_disk_that_is_full_at_the_start_may_have_room_at_the_end(desk: Desk, m
     monkeypatch.setattr(generate, "prepare_output", lambda path: refuse(path, errno.EROFS))
     with pytest.raises(JobProblem):
         desk.run(desk.submit("other"))
+
+
+def test_the_warm_up_needs_no_disk(desk: Desk, full_disk: Callable[[int], None]) -> None:
+    from sdtui.worker.warm_up import warm_up
+
+    full_disk(1_000_000)
+    warm_up(desk.model, lambda: False)
+    assert not list(desk.root.iterdir())
