@@ -48,6 +48,8 @@ class Job:
         self.asked: Message | None = None
         """The strongest such request."""
         self.deadline: asyncio.TimerHandle | None = None
+        self.was_begun_before = False
+        """Whether the worker that has it now is not the first one, or not for the first time."""
 
     @classmethod
     def new(cls, submit: Submit, created_at: float, copy_of: str | None = None) -> Job:
@@ -83,6 +85,7 @@ class Job:
 
     def for_worker(self) -> Submit:
         """What the worker gets."""
+        self.was_begun_before = self.begun
         if not self.begun:
             return self.submit
         row = self.row

@@ -360,6 +360,8 @@ class JobQueue:
             if isinstance(event, JobCancelled) and not event.kept_steps:
                 self._forget_steps(running)
             self._emit(event)
+            if running.was_begun_before:  # the worker that died may have left a file beside a picture that it named
+                self._remove_parts_of(running)
         self.advance()
         self._tidy_later()
 
@@ -411,7 +413,7 @@ class JobQueue:
         self._let_go(job)
         self._settle(job, reason, died)
         if job.row.state == "running":  # it has ended, so nobody takes up what it left half-written
-            self._later(asyncio.to_thread(remove_parts, Path(job.submit.output_dir), job.name))
+            self._remove_parts_of(job)
 
     def _settle(self, job: Job, reason: str, died: WorkerDied | None) -> None:
         """Say what becomes of a job whose worker died."""
@@ -453,6 +455,9 @@ class JobQueue:
     def _unended_names(self) -> set[str]:
         running = set() if self.running is None else {self.running.name}
         return running | {job.name for job in self.waiting} | self.paused.keys()
+
+    def _remove_parts_of(self, job: Job) -> None:
+        self._later(asyncio.to_thread(remove_parts, Path(job.submit.output_dir), job.name))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -208,6 +209,15 @@ async def test_a_killed_worker_costs_no_job(served: Served) -> None:
     steps = [message.step_index for message in got if isinstance(message, StepFinished) and message.job == "one"]
     assert steps == [0, 1, 2], "it goes on from its last step, and no step is told twice"
     assert await state_of(served.store, "one") == "done"
+
+
+async def test_what_a_dead_worker_left_half_written_goes_when_its_job_ends(served: Served, home: Path) -> None:
+    half = home / ".sdtui-one-0.part"
+    half.touch()
+    client = await served.client()
+    await client.send(job("one", "die 1", output_dir=str(home)))
+    assert isinstance(await end_of(client, "one"), JobFinished)
+    await until(lambda: not half.exists(), "the removal of the half-written file")
 
 
 async def test_a_job_under_which_every_worker_dies_fails_with_the_reason(served: Served) -> None:
