@@ -157,36 +157,50 @@ def _pictures(cell: Cell) -> Span:
     return (str(len(cell.row.images)) if cell.row.images else ""), "muted"
 
 
-_AT_LEAST: Final = (
-    (0, Column("", 1, _mark)),
-    (84, Column("state", 13, _state)),
-    (0, Column("place", 5, _place, right=True)),
-    (0, Column("job", 4, _job)),
-    (130, Column("job", 20, _job)),
-    (0, Column("prio", 4, _priority, right=True)),
-    (0, Column("progress", 12, _progress)),
-    (110, Column("progress", 20, _progress)),
-    (0, Column("prompt", 0, _prompt)),
-    (96, Column("size · steps", 14, _size, right=True)),
-    (110, Column("seed", 10, _seed, right=True)),
-    (0, Column("time", 8, _time, right=True)),
-    (60, Column("pics", 4, _pictures, right=True)),
+_STATE: Final = Column("state", 13, _state)
+_MARK: Final = Column("", 1, _mark)
+_PLACE: Final = Column("place", 5, _place, right=True)
+_JOB, _SHORT_JOB = Column("job", 20, _job), Column("job", 4, _job)
+_PRIORITY: Final = Column("prio", 4, _priority, right=True)
+_PROGRESS, _SHORT_PROGRESS = Column("progress", 20, _progress), Column("progress", 12, _progress)
+_PROMPT: Final = Column("prompt", 0, _prompt)
+_SIZE: Final = Column("size · steps", 14, _size, right=True)
+_SEED: Final = Column("seed", 10, _seed, right=True)
+_TIME: Final = Column("time", 8, _time, right=True)
+_PICTURES: Final = Column("pics", 4, _pictures, right=True)
+_ALL: Final = (_STATE, _PLACE, _JOB, _PRIORITY, _PROGRESS, _PROMPT, _SIZE, _SEED, _TIME, _PICTURES)
+_GIVEN_UP: Final[tuple[tuple[Column, Column | None], ...]] = (
+    (_JOB, _SHORT_JOB),
+    (_SEED, None),
+    (_PROGRESS, _SHORT_PROGRESS),
+    (_SIZE, None),
+    (_STATE, _MARK),
 )
-"""From which width of the table on. Of two with one title, the wider one takes the place of the other."""
+"""What goes, or becomes shorter, while a prompt would have too little room: the first one first."""
+_PROMPT_ROOM: Final = 30
+_LEAST_ROOM: Final = 12
+"""With less room than this for a prompt, a tiny terminal, figures go too."""
 _GAP: Final = 2
 
 
 def columns_for(width_cells: int, *, priorities: bool) -> tuple[Column, ...]:
-    """The columns that fit; the one for priorities only where any job has one."""
-    chosen: dict[str, Column] = {}
-    for least, column in _AT_LEAST:
-        if width_cells >= least and (priorities or column.title != "prio"):
-            chosen[column.title] = column
-    if "state" in chosen:
-        chosen.pop("", None)
-    fixed = sum(column.width + _GAP for column in chosen.values()) - _GAP
-    flexible = max(1, width_cells - fixed)
-    return tuple(msgspec.structs.replace(column, width=flexible) if column.width == 0 else column for column in chosen.values())
+    """The columns that leave room for the prompt; the one for priorities only where any job has one."""
+    columns = [column for column in _ALL if priorities or column is not _PRIORITY]
+    for column, shorter in _GIVEN_UP:
+        if _room(columns, width_cells) >= _PROMPT_ROOM:
+            break
+        at = columns.index(column)
+        columns[at : at + 1] = [] if shorter is None else [shorter]
+    for column in (_PICTURES, _TIME, _SHORT_PROGRESS):
+        if _room(columns, width_cells) < _LEAST_ROOM:
+            columns.remove(column)
+    room = max(1, _room(columns, width_cells))
+    return tuple(msgspec.structs.replace(column, width=room) if column is _PROMPT else column for column in columns)
+
+
+def _room(columns: Sequence[Column], width_cells: int) -> int:
+    """What is left for the prompt."""
+    return width_cells - sum(column.width + _GAP for column in columns) + _GAP
 
 
 def head_text(columns: Sequence[Column]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from rich.cells import cell_len
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
@@ -27,6 +28,7 @@ from sdtui.protocol import (
 )
 from sdtui.ui.job_pages import KEPT_PAGES, PAGE
 from sdtui.ui.private import KeyParser
+from sdtui.ui.queue_rows import columns_for, head_text, line_spans
 from sdtui.ui.screens.chooser import Chooser
 from sdtui.ui.screens.queue import QueueScreen
 from tests.ui.scripted import step_event
@@ -157,6 +159,16 @@ async def test_a_tiny_terminal_does_not_end_the_app(size: tuple[int, int]) -> No
         await running.pilot.press("down", "end", "slash", "x", "escape")
         await running.pilot.resize_terminal(120, 36)
         await until(lambda: "a red cat 8" in running.screen_text(), "shown when there is room")
+
+
+@pytest.mark.parametrize("priorities", [False, True])
+def test_columns_fill_the_width_and_give_way_to_the_prompt(priorities: bool) -> None:
+    for width in range(36, 240):
+        columns = columns_for(width, priorities=priorities)
+        line = "".join(text for text, _ in line_spans(row(1, "running", "x" * 300, steps_done=8, total_steps=20), 1, columns))
+        assert cell_len(line) == cell_len(head_text(columns)) == width
+        prompt = next(column.width for column in columns if column.title == "prompt")
+        assert prompt >= (30 if width >= 100 else 12), width
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
