@@ -48,6 +48,13 @@ def _live(rounds: int) -> list[Figure]:
     return [*measure_stall(session), *measure_first_step(session)]
 
 
+def _queue(rounds: int) -> list[Figure]:
+    """What a queue of ten thousand jobs costs."""
+    from sdtui.bench.long_queue import measure
+
+    return measure(rounds)
+
+
 def _terminal(rounds: int) -> list[Figure]:
     """Pictures: what frames cost, what the terminal holds, how long asking it takes, and whether they flicker."""
     from sdtui.bench import flicker, picture_costs, pictures
@@ -63,6 +70,7 @@ BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {
     "stall": (_stall,),
     "first-step": (_first_step,),
     "terminal": (_terminal,),
+    "queue": (_queue,),
     "all": (_start, _live, _overhead, _terminal),
 }
 
@@ -74,21 +82,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Measure speed, as ratios within one run. Targets are for a machine that does nothing else.",
         epilog="Example: sdtui bench overhead --rounds 10 --json",
     )
-    parser.add_argument("which", choices=BENCHES, help="what to measure")
+    parser.add_argument("which", choices=(*BENCHES, "soak"), help="what to measure; soak kills worker and server meanwhile")
     parser.add_argument(
         "--rounds", type=_rounds, default=5, metavar="N", help="how often, 1 to 1000; pictures a fifth of that  [5]"
     )
+    parser.add_argument("--jobs", type=_rounds, default=500, metavar="N", help="soak: how many jobs, 1 to 1000  [500]")
+    parser.add_argument("--kill-every", type=_rounds, default=5, metavar="N", help="soak: a kill every so many jobs  [5]")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="soak: picks jobs and moments  [1]")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args(arguments)
     # Threads that wait by spinning make each other slow where other programs run, and the figures mere noise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    figures = [figure for measure in BENCHES[options.which] for figure in measure(options.rounds)]
+    figures = _soak(options) if options.which == "soak" else _figures(options.which, options.rounds)
     if options.json:
         for figure in figures:
             sys.stdout.write(msgspec.json.encode({**msgspec.to_builtins(figure), "met": figure.met}).decode() + "\n")
     else:
         sys.stdout.write(as_table(figures) + "\n")
     return 0
+
+
+def _figures(which: str, rounds: int) -> list[Figure]:
+    return [figure for measure in BENCHES[which] for figure in measure(rounds)]
+
+
+def _soak(options: argparse.Namespace) -> list[Figure]:
+    from sdtui.bench.soak import Plan, measure
+
+    return measure(Plan(jobs=options.jobs, kill_every=options.kill_every, seed=options.seed))
 
 
 def _rounds(text: str) -> int:

@@ -16,7 +16,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     value: float
     unit: str
-    """`x` for a ratio, else `ms` or `s`."""
+    """`x` for a ratio, `ms` or `s` for a time, empty for a count."""
     target: float | None = None
     note: str = ""
 
@@ -53,7 +53,8 @@ def as_table(figures: Sequence[Figure]) -> str:
     """The figures as aligned lines."""
     rows = [("bench", "figure", "value", "target", "", "")]
     for figure in figures:
-        value = f"{figure.value:.3f} {figure.unit}" if figure.unit == "x" else f"{figure.value:.1f} {figure.unit}"
+        digits = {"x": 3, "": 0}.get(figure.unit, 1)
+        value = f"{figure.value:.{digits}f} {figure.unit}"
         target = "" if figure.target is None else f"<= {figure.target:g}"
         met = {None: "", True: "met", False: "MISSED"}[figure.met]
         rows.append((figure.bench, figure.name, value, target, met, figure.note))
