@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ class OwnJobs:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory or state_dir() / "ui"
         self._descriptor: int | None = None
+        self._lock = threading.Lock()  # what was left behind is taken over in a thread
 
     def add(self, *jobs: str) -> None:
         """These are ours."""
@@ -61,7 +63,7 @@ class OwnJobs:
         return self._directory / f"{os.getpid()}-{id(self):x}.jobs"
 
     def _write(self, sign: str, jobs: tuple[str, ...]) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not keep anybody from making pictures
+        with self._lock, contextlib.suppress(OSError):  # a full disk must not keep anybody from making pictures
             if self._descriptor is None:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._descriptor = _open_locked(self._path)

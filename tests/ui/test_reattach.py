@@ -37,7 +37,7 @@ from sdtui.protocol import (
     StorageFull,
     Submit,
 )
-from sdtui.settings import General, Settings, Terminal
+from sdtui.settings import General, Settings, Terminal, state_dir
 from sdtui.ui.following import Following
 from sdtui.ui.own_jobs import OwnJobs
 from sdtui.ui.screens.chooser import Chooser
@@ -293,6 +293,24 @@ async def test_a_job_whose_ui_died_is_found_again_with_its_picture(tmp_path: Pat
         assert "picture.png" in str(running.screen.picture.border_subtitle)
         assert "20260101-000000-0002" in running.screen.following.own
     assert OwnJobs().adopt() == ["20260101-000000-0002"]
+
+
+async def test_a_job_is_written_down_before_the_server_has_it_and_until_its_end_was_seen() -> None:
+    left: list[Path] = []
+
+    class Client(ScriptedClient):
+        async def send(self, command: Message) -> None:
+            if isinstance(command, Submit):
+                left.extend((state_dir() / "ui").glob("*.jobs"))  # this window might die right now
+            await super().send(command)
+
+    async with stage(Client(hold=True)) as running:
+        job = await following(running)
+        assert len(left) == 1
+        assert left[0].read_text() == f"+{job}\n"
+        running.client.emit(JobFinished(job=job, elapsed_s=1.0, images=()))
+        await until(lambda: left[0].read_text() == f"+{job}\n-{job}\n", "its end")
+    assert not left[0].exists()
 
 
 def test_jobs_of_a_ui_that_lives_are_not_taken_from_it(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ class CreateScreen(FeedScreen):
         self.trouble = ""
         self.held = False
         self.edited: create_jobs.Edited | None = None
-        self.own_jobs: OwnJobs | None = None
+        self.own_jobs = OwnJobs()
+        self.looked_for_own = False
         self.left_behind: set[str] = set()
         """Own jobs whose UI went before they ended, while it is not known what became of them."""
         self.missed: list[JobRow] = []
@@ -225,16 +226,17 @@ class CreateScreen(FeedScreen):
                 budget=preview.budget,
             ),
         )
+        self.own_jobs.add(command.job)  # before it is sent: this window may be gone before the server answers
         try:
             await self.feed.send(command)
         except NotConnected as error:
+            self.own_jobs.ended(command.job)
             self.notify(f"{error} F8 tries again.", title="Not started", severity="error", markup=False)
             return
         self._remember(params)
         self.call_later(self._follow_own, command.job)  # behind the news of a connection that was just made
 
     def _follow_own(self, job: str) -> None:
-        self._keep_own(job)
         if self.following.submit(job):
             self.begin_following(job)
         else:
@@ -243,7 +245,7 @@ class CreateScreen(FeedScreen):
     def take_as_own(self, job: str) -> None:
         """A job that was queued elsewhere in this UI is the user's own too."""
         self.following.own.add(job)
-        self._keep_own(job)
+        self.own_jobs.add(job)
 
     def open_job(self, row: JobRow) -> None:
         """Show a job of the queue."""
@@ -253,14 +255,9 @@ class CreateScreen(FeedScreen):
         """Edit a job of the queue."""
         create_jobs.begin_edit(self, row)
 
-    def _keep_own(self, job: str) -> None:
-        if self.own_jobs is not None:
-            self.own_jobs.add(job)
-
     def on_unmount(self) -> None:
         """The next UI finds what has not ended."""
-        if self.own_jobs is not None:
-            self.own_jobs.close()
+        self.own_jobs.close()
 
     def read_params(self) -> tuple[GenerationParams, list[Problem]]:
         """What is to be generated, and everything that is wrong with it."""

@@ -162,6 +162,7 @@ def _refused(screen: CreateScreen, event: Refused) -> None:
     following = screen.following
     if event.job is not None and event.job == following.job and not following.known:
         following.over = True
+        screen.own_jobs.ended(event.job)
         screen.picture.clear()
         screen.progress.say(message, "error")
         screen.refresh_bindings()

@@ -26,7 +26,6 @@ from sdtui.protocol import (
     Welcome,
 )
 from sdtui.text import count_noun, safe_text
-from sdtui.ui.own_jobs import OwnJobs
 from sdtui.ui.widgets.form import value_text
 
 if TYPE_CHECKING:
@@ -95,8 +94,8 @@ def record_shown(screen: CreateScreen, job: str) -> None:
 
 async def _find_own(screen: CreateScreen) -> None:
     """Ask what became of jobs whose UI went before they ended."""
-    if screen.own_jobs is None:
-        screen.own_jobs = OwnJobs()
+    if not screen.looked_for_own:
+        screen.looked_for_own = True
         screen.left_behind = set(await asyncio.to_thread(screen.own_jobs.adopt))
         screen.following.own |= screen.left_behind
     if screen.left_behind:
@@ -109,7 +108,7 @@ def take_left_behind(screen: CreateScreen, job: str, row: JobRow | None) -> bool
         return False
     screen.left_behind.discard(job)
     if row is None or row.state in ENDED:
-        _forget_own(screen, job)
+        screen.own_jobs.ended(job)
     if row is not None and row.state in ENDED:
         screen.missed.append(row)
     if not screen.left_behind and screen.missed:
@@ -127,17 +126,12 @@ def _show_missed(screen: CreateScreen) -> None:
         follow_record(screen, missed[-1].job)
 
 
-def _forget_own(screen: CreateScreen, job: str) -> None:
-    if screen.own_jobs is not None:
-        screen.own_jobs.ended(job)
-
-
 def own_ended(screen: CreateScreen, event: Message, *, replayed: bool) -> None:
     """A job of ours has ended: it needs not be found again, and is announced if it took long and ended just now."""
     job = getattr(event, "job", None)
     if not isinstance(event, JOB_ENDS) or job not in screen.following.own:
         return
-    _forget_own(screen, event.job)
+    screen.own_jobs.ended(event.job)
     if replayed:
         return
     took_s = event.elapsed_s if isinstance(event, JobFinished) else screen.seconds_since_start(event.job)
