@@ -119,8 +119,6 @@ class WorkerDied(Message, frozen=True, kw_only=True):
     log_tail: str
     given_up: bool = False
     """No other worker is started until somebody asks: the last ones died without beginning a job."""
-    given_up: bool = False
-    """No other worker is started until somebody asks: the last ones died without beginning a job."""
 
 
 # --- the worker and its model ---------------------------------------------------------------------------------------
