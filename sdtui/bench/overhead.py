@@ -17,11 +17,13 @@ from sdtui.bench.isolation import isolated
 from sdtui.params import SHIPPED_MODEL, GenerationParams
 from sdtui.protocol import Message, PreviewOptions, StepFinished, Submit, new_job_id
 from sdtui.worker.generate import run_job
+from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel, ModelRequest, load_model
 from sdtui.worker.quiet import prepare_environment, quieten_libraries
 from sdtui.worker.wire import Sender
 
 TARGET: Final = 1.03
+TAPE_TARGET: Final = 1.02
 _STEPS: Final = 20
 _PARAMS: Final = GenerationParams(prompt="a red cat in the desert", num_inference_steps=_STEPS, seed=1)
 _EVERY_STEP: Final = 1e6
@@ -38,6 +40,7 @@ def measure(rounds: int) -> list[Figure]:
         runs: dict[str, Callable[[], list[float]]] = {
             "plain": lambda: _plain(model),
             "log": lambda: _job(model, root, sender, PreviewOptions(method="off")),
+            "tape": lambda: _job(model, root, sender, PreviewOptions(method="off"), record=True),
             "linear": lambda: _job(model, root, sender, PreviewOptions(method="linear", max_per_s=_EVERY_STEP, budget=1.0)),
             "vae": lambda: _job(model, root, sender, PreviewOptions(method="vae", max_per_s=_EVERY_STEP, budget=1.0)),
         }
@@ -60,6 +63,7 @@ def measure(rounds: int) -> list[Figure]:
             note="a step, against plain pipe(...)",
         ),
         *ratios("overhead", "log alone", times["log"], plain),
+        *ratios("overhead", "recording each step", times["tape"], times["log"], target=TAPE_TARGET, note="against the log alone"),
         *ratios("overhead", "log and full VAE preview each step", times["vae"], plain, note="what the budget spares"),
     ]
 
@@ -94,7 +98,7 @@ def _plain(model: LoadedModel) -> list[float]:
     return _gaps(marks)
 
 
-def _job(model: LoadedModel, root: Path, sender: Sender, preview: PreviewOptions) -> list[float]:
+def _job(model: LoadedModel, root: Path, sender: Sender, preview: PreviewOptions, *, record: bool = False) -> list[float]:
     marks: list[float] = []
 
     def emit(message: Message) -> None:
@@ -103,7 +107,10 @@ def _job(model: LoadedModel, root: Path, sender: Sender, preview: PreviewOptions
             marks.append(time.perf_counter())
 
     submit = Submit(job=new_job_id(), params=_PARAMS, output_dir=str(root / "pictures"), preview=preview)
-    run_job(model, submit, emit=emit, cancelled=lambda: False, offline=True)
+    journal = Journal(root / "tapes" / submit.job, record=True) if record else None
+    run_job(model, submit, emit=emit, cancelled=lambda: False, offline=True, journal=journal)
+    if journal is not None:
+        journal.close()
     return _gaps(marks)
 
 
