@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -37,12 +38,16 @@ class Shot(NamedTuple):
     rows: int
     prompt: str
     theme: str
+    queue: bool = False
+    """Whether it shows the queue, with jobs of every kind, while the picture is made."""
 
 
 SHOTS = (
     Shot("create", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark"),
     Shot("create-light", Xterm, 160, 45, "a blue boat in the snow", "sdtui-light"),
     Shot("create-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark"),
+    Shot("queue", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", queue=True),
+    Shot("queue-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", queue=True),
     Shot("kitty", Kitty, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("xterm", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("alacritty", Alacritty, 140, 40, "a red cat in the desert", "sdtui-dark"),
@@ -71,16 +76,41 @@ def shoot(shot: Shot) -> Path:
         # The worker is warm before the shot, so that the picture shows the app's usual speed.
         warm = [*SDTUI, "generate", "a green tree in the meadow", "--steps", "2"]
         subprocess.run(warm, env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if shot.queue:
+            _fill_queue(shot.prompt, env)
         with shot.terminal(SDTUI, columns=shot.columns, rows=shot.rows, env=env) as terminal:
             terminal.wait_for_app()
-            terminal.type(shot.prompt)
-            terminal.keys("F5")
-            wait_for(lambda: len(list(Path(home, "out").glob("[!.]*.png"))) > 1, "the picture")
+            if shot.queue:
+                terminal.keys("alt+5")
+            else:
+                terminal.type(shot.prompt)
+                terminal.keys("F5")
+                wait_for(lambda: len(list(Path(home, "out").glob("[!.]*.png"))) > 1, "the picture")
             terminal.settled(path)
             terminal.keys("ctrl+q")
             wait_for(terminal.ended, "the end of the app")
         subprocess.run([*SDTUI, "server", "stop"], env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
     return path
+
+
+def _fill_queue(prompt: str, env: dict[str, str]) -> None:
+    """Jobs that wait, one of them first, one paused and one cancelled, in a queue that is held so that it stands still."""
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([*SDTUI, *arguments], env={**os.environ, **env}, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    run("queue", "hold")
+    waiting = ("a blue boat in the snow", "a white house in the forest", "a yellow car in the city", "a red bird in the sky")
+    jobs = [_job(run("generate", words, "--steps", "30", "--detach", "--json")) for words in (prompt, *waiting)]
+    run("queue", "pause", jobs[1])
+    run("queue", "cancel", jobs[2])
+    run("queue", "priority", jobs[4], "1")
+
+
+def _job(answer: str) -> str:
+    """The name of the job that was submitted."""
+    return str(json.loads(answer.splitlines()[0])["job"])
 
 
 def main() -> int:
