@@ -11,7 +11,9 @@ from textual.message import Message as UiMessage
 from textual.message_pump import MessagePump
 
 from sdtui.protocol import (
+    GetJob,
     Heartbeat,
+    JobChanged,
     Message,
     ModelLoaded,
     PreviewReady,
@@ -71,7 +73,7 @@ class FeedState(UiMessage, bubble=False):
 
 
 class FeedEvent(UiMessage, bubble=False):
-    """An event of the server; `replayed`: from a job's record, asked for by whichever screen."""
+    """An event of the server; `replayed`: from a job's record, or its refusal, asked for by whichever screen."""
 
     def __init__(self, event: Message, *, replayed: bool = False) -> None:
         super().__init__()
@@ -103,6 +105,7 @@ class Feed:
         self._wake = asyncio.Event()
         self._tried = asyncio.Event()
         self._replaying: set[str] = set()
+        self._looked_up: set[str] = set()
         self._latest: dict[type[Message], Message] = {}
         self.last = FeedState("connecting")
 
@@ -128,6 +131,8 @@ class Feed:
             raise NotConnected(self.last.reason or "There is no connection to the server yet.")
         if isinstance(command, Replay):
             self._replaying.add(command.job)
+        elif isinstance(command, GetJob):
+            self._looked_up.add(command.job)
         try:
             await self._connection.send(command)
         except (OSError, ProtocolError) as error:
@@ -165,6 +170,7 @@ class Feed:
         finally:
             self._connection = None
             self._replaying.clear()
+            self._looked_up.clear()
             self._latest.clear()
             await connection.close()
         return "The server has gone."
@@ -177,9 +183,11 @@ class Feed:
         if isinstance(event, _LASTING):
             self._latest[type(event)] = event
         job = getattr(event, "job", None)
-        replayed = job is not None and job in self._replaying
+        replayed = job is not None and (job in self._replaying or (isinstance(event, Refused) and job in self._looked_up))
         if isinstance(event, ReplayDone | Refused) and job is not None:
             self._replaying.discard(job)
+        if isinstance(event, JobChanged | Refused):
+            self._looked_up.discard(event.job or "")
         for pump in self._listeners:
             pump.post_message(FeedEvent(event, replayed=replayed))
 

@@ -13,6 +13,7 @@ from sdtui.protocol import (
     DeleteEnded,
     Duplicate,
     Edit,
+    GetJob,
     Hold,
     JobFailed,
     JobFinished,
@@ -442,6 +443,17 @@ async def test_a_selected_job_that_ends_far_away_is_found_again() -> None:
         running.client.tell()
         await until(lambda: running.queue.table.cursor == 398, "among those that ended")
         await until(lambda: "✗ failed" in detail(running), "detail")
+
+
+async def test_a_selected_job_that_another_window_deleted_is_let_go_without_a_word() -> None:
+    async with stage(ScriptedQueue(), size=(140, 36)) as running:
+        await running.open_queue()
+        await running.select(7)
+        running.client.rows.remove(running.client.job(7))
+        running.client.tell()
+        await until(lambda: running.queue.table.selected.job.endswith("0008"), "what is in its line")
+        await until(lambda: running.client.sent(GetJob), "it was looked for")
+        assert "no such job" not in running.toasts()
 
 
 async def test_a_lost_server_is_said_and_the_list_is_asked_for_again() -> None:

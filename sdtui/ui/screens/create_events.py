@@ -108,7 +108,7 @@ def show_event(screen: CreateScreen, event: Message, *, replayed: bool) -> None:
         case QueueChanged():
             _show_queue(screen, event)
         case Refused():
-            _refused(screen, event)
+            _refused(screen, event, replayed=replayed)
         case ServerStatus():
             _show_status(screen, event)
         case JobChanged():
@@ -155,11 +155,13 @@ def _job_deleted(screen: CreateScreen, event: JobDeleted) -> None:
         screen.refresh_bindings()
 
 
-def _refused(screen: CreateScreen, event: Refused) -> None:
+def _refused(screen: CreateScreen, event: Refused, *, replayed: bool) -> None:
     if event.job is not None and take_left_behind(screen, event.job, None):
         return
     message = safe_text(event.message)
     following = screen.following
+    if replayed and event.job != following.job:
+        return  # a screen looked for a job that is gone, and deals with that itself
     if event.job is not None and event.job == following.job and not following.known:
         following.over = True
         screen.own_jobs.ended(event.job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, Final, Literal
 
 from textual import on
@@ -49,6 +50,8 @@ REFRESH_S: Final = 0.1
 _SEARCH_AGAIN_S: Final = 3.0
 """A search reads every job, so it is not done anew with each change of a long queue."""
 _LONG: Final = 500
+_REST_S: Final = 0.25
+"""Who scrolls through failed jobs does not want the record of each."""
 _CLOCK_S: Final = 20.0
 """How often the times of what waits are written anew."""
 _PRIORITY: Final = 100
@@ -236,7 +239,13 @@ class QueueScreen(FeedScreen):
     def _selected(self, event: JobTable.Selected) -> None:
         self.show_detail()
         self.refresh_bindings()
-        if (ask := self.story.ask_for(event.row)) is not None:
+        if event.row is not None:
+            self.set_timer(_REST_S, partial(self._ask_story, event.row.job))
+
+    def _ask_story(self, job: str) -> None:
+        """Ask for the record of a job on which the selection rests, where it tells why that went wrong."""
+        row = self.table.selected
+        if row is not None and row.job == job and (ask := self.story.ask_for(row)) is not None:
             self.send(ask)
 
     def show_detail(self) -> None:
