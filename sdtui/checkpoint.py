@@ -7,6 +7,7 @@ The safetensors format: 8 bytes little-endian header length, a JSON header that 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,9 @@ from sdtui.text import format_bytes, safe_text
 MODEL_INDEX: Final = "model_index.json"
 MAX_HEADER_BYTES: Final = 100_000_000
 """The limit of the safetensors library itself."""
+_MAX_DIMENSIONS: Final = 64
+"""As many as torch can have."""
+_MAX_SIZE: Final = 2**63 - 1
 _MAX_CONFIG_BYTES: Final = 10_000_000
 """Configurations are a few kB; the largest weight index known is 1 MB."""
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}")
@@ -131,7 +135,7 @@ def _check_brings_no_code(folder: Path, library: str) -> None:
         what = f"{_show(folder.parent / MODEL_INDEX)} takes its {folder.name} from {safe_text(library, limit=80)!r}"
         raise CheckpointError(f"{what}: code that comes with a model is never run.")
     for name in _CONFIGS:
-        if (folder / name).is_file() and "auto_map" in _read_json(folder / name):
+        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise CheckpointError(f"{_show(folder / name)} has an `auto_map`: code that comes with a model is never run.")
 
 
@@ -145,7 +149,7 @@ def components(path: Path) -> dict[str, tuple[str, str]]:
     if not index_path.is_file():
         what = "is empty" if not any(path.iterdir()) else f"is not a diffusers model: it has no {MODEL_INDEX}"
         raise CheckpointError(f"{_show(path)} {what}. A model folder holds {MODEL_INDEX}, unet/, vae/, text_encoder/ ...")
-    index = _read_json(index_path)
+    index = read_json(index_path)
     if isinstance(index.get("_class_name"), list):
         name = safe_text(str(index["_class_name"]), limit=80)
         raise CheckpointError(f"{_show(index_path)} asks for the pipeline {name}: code that comes with a model is never run.")
@@ -166,7 +170,7 @@ def _check_component(folder: Path, *, optional: bool, allow_pickle: bool) -> Non
     config = folder / "config.json"
     if not config.is_file():
         raise CheckpointError(f"{_show(config)} is missing; without it the weights cannot be read.")
-    _read_json(config)
+    read_json(config)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights and not optional:
         pickles = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICKLES]
@@ -209,7 +213,7 @@ def weights_kind(path: Path) -> Literal["safetensors", "pickle", "other"]:
 
 
 def _check_shards(index: Path) -> None:
-    shards = _read_json(index).get("weight_map")
+    shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
         raise CheckpointError(f"{_show(index)} has no `weight_map`.")
     for shard in sorted({str(name) for name in shards.values()}):
@@ -249,22 +253,40 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 
 
 def _check_tensors(path: Path, header: Mapping[str, Any], data_bytes: int) -> None:
+    spans: list[tuple[int, int, str]] = []
     for name, tensor in header.items():
         if name == "__metadata__":
             continue
-        where = f"{_show(path)}, tensor {safe_text(name, limit=80)!r}"
         try:
             begin, end = tensor["data_offsets"]
-            bits, shape = _DTYPE_BITS.get(tensor["dtype"]), [int(dimension) for dimension in tensor["shape"]]
-            begin, end = int(begin), int(end)
-        except (TypeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{where}: the header does not say dtype, shape and data_offsets.") from error
-        if not 0 <= begin <= end or any(dimension < 0 for dimension in shape):
-            raise CheckpointError(f"{where}: the header's offsets or shape are impossible.")
+            dtype, shape = tensor["dtype"], tensor["shape"]
+            whole = isinstance(dtype, str) and isinstance(shape, list) and all(type(n) is int for n in (begin, end, *shape))
+        except (TypeError, KeyError, ValueError):
+            whole = False
+        if not whole:
+            raise CheckpointError(f"{_tensor(path, name)}: the header does not say dtype, shape and data_offsets.")
+        if not 0 <= begin <= end or len(shape) > _MAX_DIMENSIONS or any(not 0 <= size <= _MAX_SIZE for size in shape):
+            raise CheckpointError(f"{_tensor(path, name)}: the header's offsets or shape are impossible.")
         if end > data_bytes:
-            raise CheckpointError(f"{where}: the file is truncated, it ends before this tensor does. Fetch it again.")
+            raise CheckpointError(
+                f"{_tensor(path, name)}: the file is truncated, it ends before this tensor does. Fetch it again."
+            )
+        bits = _DTYPE_BITS.get(dtype)
         if bits and _count(shape) * bits != (end - begin) * 8:
-            raise CheckpointError(f"{where}: {end - begin:,} bytes do not fit shape {shape} of {tensor['dtype']}.")
+            raise CheckpointError(f"{_tensor(path, name)}: {end - begin:,} bytes do not fit shape {shape} of {dtype}.")
+        spans.append((begin, end, name))
+    _check_apart(path, spans)
+
+
+def _check_apart(path: Path, spans: list[tuple[int, int, str]]) -> None:
+    spans.sort()
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
+        if begin < end:
+            raise CheckpointError(f"{_tensor(path, second)}: it overlaps with tensor {safe_text(first, limit=80)!r}.")
+
+
+def _tensor(path: Path, name: str) -> str:
+    return f"{_show(path)}, tensor {safe_text(name, limit=80)!r}"
 
 
 def _count(shape: list[int]) -> int:
@@ -274,7 +296,8 @@ def _count(shape: list[int]) -> int:
     return count
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a configuration or a weight index. Raises `CheckpointError`."""
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise CheckpointError(f"{_show(path)} is too large for a configuration: {format_bytes(path.stat().st_size)}.")
@@ -319,6 +342,13 @@ def cached_models() -> list[ModelOnDisk]:
     return found
 
 
+def cached_snapshot(hub_id: str) -> Path | None:
+    """The folder of a hub model in the cache, its main branch before others; None when it is not there."""
+    repo = hub_cache_dir() / ("models--" + hub_id.replace("/", "--"))
+    found = _snapshots(repo) if repo.is_dir() else []
+    return min(found, key=lambda named: named[0] is not None)[1] if found else None
+
+
 def _snapshots(repo: Path) -> list[tuple[str | None, Path]]:
     """The snapshots of a cached repository, each under its branch name (None for main) or commit."""
     named: dict[str, str | None] = {}
@@ -338,7 +368,7 @@ def _describe(name: str, path: Path, source: Literal["shipped", "hub cache"], re
         return None
     problem, pipeline_class = "", ""
     try:
-        pipeline_class = str(_read_json(path / MODEL_INDEX).get("_class_name", ""))
+        pipeline_class = str(read_json(path / MODEL_INDEX).get("_class_name", ""))
         check_model_folder(path)
     except CheckpointError as error:
         problem = str(error)

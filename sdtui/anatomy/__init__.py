@@ -1,0 +1,1 @@
+"""What a model is made of, from its files alone: no torch, no tensor read, nothing run."""
