@@ -32,6 +32,7 @@ from sdtui.protocol import (
     JobRow,
     Message,
     PreviewOptions,
+    QueueChanged,
     Refused,
     Replay,
     ReplayDone,
@@ -102,6 +103,8 @@ class House:
         self.worker_pid = 0
         self.server_pid = 0
         self.acknowledged: set[str] = set()
+        self.ended: set[str] = set()
+        """Of those we wait for, the ones whose end was told."""
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
@@ -181,7 +184,12 @@ class House:
             case JobChanged(row=row) if row.state in ENDED and job in waiting:
                 self.rows[row.job] = row
                 del waiting[row.job]
+                self.ended.discard(row.job)
+            case QueueChanged(trouble=""):  # what ended while the database could not be written is in it now
+                for name in self.ended:
+                    await client.send(GetJob(job=name))
             case _ if type(message).__name__ in ("JobFinished", "JobFailed", "JobCancelled") and job in waiting:
+                self.ended.add(message.job)  # type: ignore[attr-defined]
                 await client.send(GetJob(job=message.job))  # type: ignore[attr-defined]
 
     def of(self, kind: type[Any], job: str | None = None) -> list[Any]:

@@ -89,6 +89,7 @@ class Desk:
 
     async def settle(self) -> None:
         """Until all is written, and what was to be removed is removed."""
+        await self.store.flush()  # also waits for one that is under way
         while self.store.pending or self.queue._tidying:
             await self.store.flush()
             await asyncio.gather(*self.queue._tidying)

@@ -135,22 +135,25 @@ async def test_a_database_that_cannot_be_written_holds_the_queue_and_loses_nothi
     small_house: House, point: str, error: str
 ) -> None:
     room = small_house.home / "room"
-    jobs = [small_house.job("first", prompt="slow 50"), small_house.job("second")]
+    jobs = [small_house.job("first", prompt="slow 50"), small_house.job("second"), small_house.job("third")]
     planned = {"who": "server", "at": point, "do": error, "until": str(room)}
     troubles: list[str] = []
+    running: set[str | None] = set()
 
     def at(here: House, _client: Client, message: Message) -> None:
         if isinstance(message, StepFinished) and message.step_index == 2 and message.job == "first":
             here.plan(planned)
         if isinstance(message, QueueChanged) and message.trouble:
             troubles.append(message.trouble)
-            assert message.running in (None, "first"), "no job is begun meanwhile"
-            room.touch()
+            running.add(message.running)
+            if message.running is None:
+                room.touch()
 
     await small_house.run(jobs, at)
     assert {row.state for row in small_house.rows.values()} == {"done"}
     assert "cannot be written" in troubles[0] and "no job is begun until it can" in troubles[0]
-    await small_house.check_record("first", "second")
+    await small_house.check_record("first", "second", "third")
+    assert len(running - {None}) <= 1, "no job is begun meanwhile"
     assert not small_house.planned
 
 

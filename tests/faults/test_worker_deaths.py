@@ -18,25 +18,25 @@ PICTURES = "/pictures/"
 POINTS = (
     "event:JobStarted",
     "event:StageStarted:load",
-    "event:StageFinished:load",
     "event:JobResumed",
+    *(("event:StageFinished:load",) if LONG else ()),
     "event:StageStarted:tokens",
     "event:StageStarted:embeddings",
     "event:StageStarted:latents",
     "event:StageStarted:denoise",
-    "event:StepFinished:0",
+    *(("event:StepFinished:0",) if LONG else ()),
     "event:StepFinished:2",
-    "event:StageFinished:denoise",
+    *(("event:StageFinished:denoise",) if LONG else ()),
     "event:StageStarted:decode",
     "event:StageStarted:save",
     "call:fdopen-write",
     "call:link",
     "done:link",
-    "event:ImageSaved:0",
+    *(("event:ImageSaved:0",) if LONG else ()),
     "event:ImageSaved:1",
     "event:JobFinished",
 )
-"""In the order in which a job that is begun again and again comes by."""
+"""In the order in which a job that is begun again and again comes by; never three in a row before `JobStarted` is told."""
 
 
 def deaths(points: tuple[str, ...], signals: tuple[str, ...]) -> list[dict[str, Any]]:
