@@ -117,12 +117,13 @@ class Shortage:
 
     needed_bytes: int = 0
     free_bytes: int = 0
+    text: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, error: BaseException) -> Shortage:
         """Read from an exception's text."""
         text = str(error)
-        return cls(_bytes(_NEEDED.search(text)), _bytes(_FREE.search(text)))
+        return cls(_bytes(_NEEDED.search(text)), _bytes(_FREE.search(text)), text)
 
 
 def _bytes(found: re.Match[str] | None) -> int:

@@ -16,7 +16,8 @@ from sdtui.worker.errors import JobProblem, Shortage, is_out_of_memory
 from sdtui.worker.memory import available_bytes, free_memory
 
 Remedy = Literal["vae_slicing", "vae_tiling", "smaller_batch", "model_offload", "sequential_offload"]
-_WHEN_DECODING: Final[tuple[Remedy, ...]] = ("vae_slicing", "vae_tiling", "model_offload", "sequential_offload")
+_WHEN_DECODING: Final[tuple[Remedy, ...]] = ("vae_slicing", "vae_tiling", "model_offload", "sequential_offload", "smaller_batch")
+"""The smaller batch last: its steps must be made again."""
 _ELSE: Final[tuple[Remedy, ...]] = ("smaller_batch", "model_offload", "sequential_offload")
 _DOES: Final[dict[Remedy, str]] = {
     "vae_slicing": "the pictures are decoded one after the other",
@@ -78,10 +79,19 @@ class Ladder:
             if remedy in _DOES and remedy != "smaller_batch" and self._can(remedy, self.batch_size):
                 self._force(remedy)
 
-    def run(self, batch_index: int, stage: Callable[[], str], size: Callable[[], int], attempt: Callable[[], _T]) -> _T:
+    def run(
+        self,
+        batch_index: int,
+        stage: Callable[[], str],
+        size: Callable[[], int],
+        attempt: Callable[[], _T],
+        *,
+        within: bool = False,
+    ) -> _T:
         """`attempt()`, after each shortage of memory with one more remedy.
 
-        `stage` names what runs, `size` says how many pictures it is about. Raises `JobProblem` when there is no remedy left.
+        `stage` names what runs, `size` says how many pictures it is about. Raises `JobProblem` when there is no remedy left;
+        `within` another `run`, which can make the batch smaller, raises `MemoryError` for that one to go on with.
         """
         while True:
             try:
@@ -93,11 +103,13 @@ class Ladder:
                 shortage = Shortage.of(error)
             # The except block is left: its traceback kept the tensors.
             free_memory()
-            self._climb(batch_index, stage(), size(), shortage)
+            remedy = self._next(stage(), size())
+            if within and remedy in (None, "smaller_batch"):
+                raise MemoryError(shortage.text)
+            self._climb(batch_index, stage(), size(), shortage, remedy)
 
-    def _climb(self, batch_index: int, stage: str, size: int, shortage: Shortage) -> None:
+    def _climb(self, batch_index: int, stage: str, size: int, shortage: Shortage, remedy: Remedy | None) -> None:
         free_bytes = shortage.free_bytes or available_bytes(self._device)
-        remedy = self._next(stage, size)
         if remedy is None:
             raise JobProblem(self._exhausted(stage, shortage, free_bytes))
         self._force(remedy, max(1, size // 2))

@@ -77,7 +77,7 @@ def _decode(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
         batch.clock.start("decode")
         return _decode_once(batch, latents)
 
-    return batch.ladder.run(batch.index, lambda: "decode", lambda: len(batch.seeds), attempt)
+    return batch.ladder.run(batch.index, lambda: "decode", lambda: len(batch.seeds), attempt, within=True)
 
 
 def _decode_once(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -110,8 +111,7 @@ def test_a_decode_is_tried_in_slices_then_in_tiles_from_the_same_latents(
 ) -> None:
     whole = desk.run(desk.submit("whole", scheduler="euler", batch_size=2))
     short_of_memory("vae", "decode", times=2)
-    submit = desk.submit("short", scheduler="euler", batch_size=2)
-    submit = type(submit)(**{name: getattr(submit, name) for name in submit.__struct_fields__} | {"preview": no_previews()})
+    submit = msgspec.structs.replace(desk.submit("short", scheduler="euler", batch_size=2), preview=no_previews())
     paths = desk.run(submit)
     assert isinstance(paths, list) and same(whole, paths), "in one tile and in slices the bits are the same"
     told = desk.of(MemoryRanOut)
@@ -126,6 +126,15 @@ def test_a_decode_is_tried_in_slices_then_in_tiles_from_the_same_latents(
     assert decoded == ["vae slicing; vae tiling"]
     assert "Memory ran out" in desk.of(JobFinished)[0].advice and "smaller batch size" in desk.of(JobFinished)[0].advice
     assert not model.pipe.vae.use_slicing and not model.pipe.vae.use_tiling, "the next job decodes as ever"
+
+
+def test_a_decode_that_never_fits_makes_the_batch_smaller_in_the_end(desk: Desk, short_of_memory: Callable[..., Any]) -> None:
+    short_of_memory("vae", "decode", times=99, when=lambda latents: latents.shape[0] > 1)
+    submit = msgspec.structs.replace(desk.submit("short", scheduler="euler", batch_size=2), preview=no_previews())
+    paths = desk.run(submit)
+    remedies = ["vae_slicing", "vae_tiling", "smaller_batch"]
+    assert [(event.stage, event.remedy) for event in desk.of(MemoryRanOut)] == [("decode", remedy) for remedy in remedies]
+    assert same(paths, [desk.run(desk.submit(f"alone-{seed}", scheduler="euler", seed=seed))[0] for seed in (7, 8)])  # type: ignore[index]
 
 
 def no_previews() -> Any:
@@ -230,7 +239,7 @@ def test_offloading_is_tried_on_a_gpu_and_taken_back(monkeypatch: pytest.MonkeyP
 
 
 def test_a_real_allocator_refuses_and_the_job_is_done_all_the_same(tiny_dir: Path, tmp_path: Path) -> None:
-    """The address space is limited to what a small batch needs; the large one meets the real error of torch's allocator."""
+    """The address space is limited to what one picture needs; a batch meets the real error of torch's allocator."""
     code = f"""
 import os, resource, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
@@ -245,9 +254,10 @@ torch.set_num_threads(1)
 model = load_model(ModelRequest({str(tiny_dir)!r}))
 root, events = Path({str(tmp_path)!r}), []
 off = PreviewOptions(method="off")
-run_job(model, a_submit(root / "a", off, scheduler="euler", width=256, height=256), emit=print, cancelled=lambda: False)
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (96 << 20), resource.RLIM_INFINITY))
+submit = a_submit(root / "a", off, guidance_scale=1.0, num_inference_steps=1, width=512, height=512)
+run_job(model, submit, emit=lambda _: None, cancelled=lambda: False)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPeak"))
+resource.setrlimit(resource.RLIMIT_AS, (int(peak.split()[1]) * 1024 + (64 << 20), resource.RLIM_INFINITY))
 submit = a_submit(root / "b", off, guidance_scale=1.0, num_inference_steps=1, width=512, height=512, batch_size=8)
 run_job(model, submit, emit=events.append, cancelled=lambda: False)
 told = [event for event in events if isinstance(event, MemoryRanOut)]
