@@ -61,6 +61,27 @@ def test_the_decode_stops_at_the_next_block(model: Any, tmp_path: Path) -> None:
     assert not entered
 
 
+def test_a_decode_in_tiles_stops_within_a_tile(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = model.pipe.vae
+    monkeypatch.setattr(vae, "tile_latent_min_size", 8)
+    monkeypatch.setattr(vae, "tile_sample_min_size", 64)
+    vae.enable_tiling()
+    tiles = 0
+
+    def count(*_: Any) -> None:
+        nonlocal tiles
+        tiles += 1
+
+    handle = vae.decoder.conv_in.register_forward_hook(count)
+    try:
+        _, entered = cancelled_when(model, vae.decoder.conv_in, tmp_path, call=2)
+    finally:
+        handle.remove()
+        vae.disable_tiling()
+    assert tiles == 2, "more tiles were begun"
+    assert not entered
+
+
 def test_the_text_encoder_stops_at_the_next_layer(model: Any, tmp_path: Path) -> None:
     events, _ = cancelled_when(model, model.pipe.text_encoder.encoder.layers[0].mlp, tmp_path)
     assert [event.stage for event in events if isinstance(event, StageStarted)] == ["tokens", "embeddings"]
