@@ -63,8 +63,8 @@ def test_the_decode_stops_at_the_next_block(model: Any, tmp_path: Path) -> None:
 
 def test_a_decode_in_tiles_stops_within_a_tile(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vae = model.pipe.vae
-    monkeypatch.setattr(vae, "tile_latent_min_size", 8)
-    monkeypatch.setattr(vae, "tile_sample_min_size", 64)
+    monkeypatch.setattr(vae, "tile_latent_min_size", 4)
+    monkeypatch.setattr(vae, "tile_sample_min_size", 32)
     vae.enable_tiling()
     tiles = 0
 
