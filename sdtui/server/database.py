@@ -25,6 +25,7 @@ from sdtui.protocol import (
     JobResumed,
     JobRow,
     JobStarted,
+    JobState,
     Message,
     PromptTokens,
     StageFinished,
@@ -44,6 +45,7 @@ _SELECT: Final = f"SELECT {_COLUMNS} FROM jobs "  # noqa: S608  # the columns ab
 _NEWEST_FIRST: Final = "ORDER BY number DESC LIMIT ? OFFSET ?"
 _ENDED_FIRST: Final = "WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, number DESC LIMIT ? OFFSET ?"
 _CHANGEABLE: Final = frozenset(_NAMES) - {"job", "created_at", "copy_of"}
+END_STATES: Final[dict[type[Message], JobState]] = {JobFinished: "done", JobCancelled: "cancelled", JobFailed: "failed"}
 _LIGHT: Final = (StageStarted, StageFinished, PromptTokens, StepFinished)
 """What the last moments before a power failure may cost; everything else is on the disk before it is told."""
 _params_decoder: Final = msgspec.msgpack.Decoder(GenerationParams)
@@ -197,12 +199,9 @@ class Database:
                 )
             case ImageSaved() as image:
                 self._insert_image(image, entry.at)
-            case JobFinished():
-                self._update(job, {"state": "done", "reason": None, "finished_at": entry.at})
-            case JobCancelled():
-                self._update(job, {"state": "cancelled", "reason": None, "finished_at": entry.at})
-            case JobFailed(message=message):
-                self._update(job, {"state": "failed", "reason": message, "finished_at": entry.at})
+            case JobFinished() | JobCancelled() | JobFailed() as end:
+                reason = end.message if isinstance(end, JobFailed) else None
+                self._update(job, {"state": END_STATES[type(end)], "reason": reason, "finished_at": entry.at})
             case JobPaused():
                 self._update(job, {"state": "paused", "reason": None})
             case JobInterrupted(reason=reason):

@@ -379,7 +379,7 @@ class JobQueue:
         attempts, limit = job.row.attempts, self._settings.max_attempts
         attempt, log_tail = (0, "") if died is None else (attempts, died.log_tail)
         self._emit(JobInterrupted(job=job.name, reason=reason, attempt=attempt, max_attempts=limit, log_tail=log_tail))
-        self._store.change(job.name, rank=job.rank, attempts=attempts)
+        self._store.change(job.name, rank=job.rank)
 
     # --- the worker's life ------------------------------------------------------------------------------------------
 
@@ -391,14 +391,14 @@ class JobQueue:
     def on_worker_died(self, died: WorkerDied) -> None:
         """The running job ends as it was asked to, or goes on with the next worker, or has had enough of them."""
         if self.running is not None:
-            self.running.change(attempts=self.running.row.attempts + 1)
+            self._count_death(self.running, self.running.row.attempts + 1)
             self._after_death(self.running, died.reason, died)
         self.advance()
 
     def on_worker_given_up(self, died: WorkerDied) -> None:
         """Workers die before they get to work: the job that one had is failed, the others are kept until somebody asks."""
         if self.running is not None:
-            self.running.change(attempts=max(self.running.row.attempts, self._settings.max_attempts) + 1)
+            self._count_death(self.running, max(self.running.row.attempts, self._settings.max_attempts) + 1)
             self._futile_jobs += 1
             self._after_death(self.running, died.reason, died)
             if self._futile_jobs < _FUTILE_JOBS and self.waiting and not self.held:
@@ -408,6 +408,10 @@ class JobQueue:
         self._futile_jobs = 0
         self._worker_trouble = f"No worker can be started, the jobs are kept. {died.reason}"
         self.announce()
+
+    def _count_death(self, job: Job, attempts: int) -> None:
+        job.change(attempts=attempts)
+        self._store.change(job.name, attempts=attempts)
 
     def _after_death(self, job: Job, reason: str, died: WorkerDied | None = None) -> None:
         self._let_go(job)

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
+
+import msgspec
 
 from sdtui.protocol import (
     HEADER_BYTES,
     JOB_ENDS,
     JOB_EVENTS,
+    JobFailed,
     JobQueued,
     JobRow,
     Message,
@@ -25,7 +28,7 @@ from sdtui.protocol import (
     StepFinished,
     encode,
 )
-from sdtui.server.database import Change, Database, Entry, Listed, QueueValue, Removal, Write
+from sdtui.server.database import END_STATES, Change, Database, Entry, Listed, QueueValue, Removal, Write
 from sdtui.server.job import Job
 from sdtui.server.schema import DatabaseError
 
@@ -190,7 +193,8 @@ class Store:
     async def jobs(self, which: Listed, limit: int, offset: int = 0) -> list[JobRow]:
         """Jobs: all, newest first, or those that have ended, the latest end first."""
         await self.flush()
-        return await self._run(self._database.jobs, which, limit, offset)
+        ends = self._unwritten_ends()
+        return [_ended(row, ends) for row in await self._run(self._database.jobs, which, limit, offset)]
 
     async def counts(self) -> dict[str, int]:
         """How many jobs are in each state that occurs."""
@@ -205,7 +209,19 @@ class Store:
     async def job(self, name: str) -> Job | None:
         """A job in any state, None when there is no such job."""
         await self.flush()
-        return await self._run(self._database.job, name)
+        ends = self._unwritten_ends()
+        job = await self._run(self._database.job, name)
+        if job is not None:
+            job.row = _ended(job.row, ends)
+        return job
+
+    def _unwritten_ends(self) -> dict[str, Entry]:
+        """Jobs that have ended, though the database cannot be told so yet."""
+        ends = {}
+        for entry in self.pending:
+            if isinstance(entry, Entry) and isinstance(entry.event, JOB_ENDS):
+                ends[entry.job] = entry
+        return ends
 
     async def events(self, job: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Numbers and MessagePack of a job's events past number `after`, in order."""
@@ -223,3 +239,12 @@ class Store:
             self._timer.cancel()
         await self._run(self._database.close)
         self._executor.shutdown()
+
+
+def _ended(row: JobRow, ends: Mapping[str, Entry]) -> JobRow:
+    """A job as it will be in the database, where its end is not written yet."""
+    end = ends.get(row.job)
+    if end is None:
+        return row
+    reason = end.event.message if isinstance(end.event, JobFailed) else None
+    return msgspec.structs.replace(row, state=END_STATES[type(end.event)], reason=reason, finished_at=end.at)

@@ -259,6 +259,9 @@ async def test_a_worker_that_dies_while_it_should_pause_leaves_a_paused_job(serv
     served.server.supervisor.kill("a test")
     assert (await first(client, JobPaused)).job == "one"
     assert served.server.queue.paused.keys() == {"one"}
+    found = await served.store.job("one")
+    assert found is not None
+    assert found.row.attempts == 1, "that worker's death counts"
 
 
 # --- cancelling -----------------------------------------------------------------------------------------------------

@@ -203,6 +203,24 @@ async def test_what_failed_to_be_written_comes_before_what_came_after_it(path: P
     await store.close()
 
 
+async def test_a_job_whose_end_cannot_be_written_is_told_as_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Database, entries: list[Entry]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    store = await with_job(path)
+    store.change("one", state="running")
+    await store.flush()
+    write = Database.write
+    monkeypatch.setattr(Database, "write", full)
+    record(store, JobFailed(job="one", message="no memory"))
+    (row,) = await store.jobs("all", 10)
+    assert (row.state, row.reason) == ("failed", "no memory")
+    assert row.finished_at is not None
+    assert await state_of(store, "one") == "failed"
+    monkeypatch.setattr(Database, "write", write)
+    await store.close()
+
+
 async def test_a_write_that_can_never_succeed_costs_no_other(path: Path) -> None:
     store = await with_job(path)
     record(store, STARTED)
