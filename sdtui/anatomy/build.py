@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sdtui.anatomy.details import Details, config_settings, configured_class
@@ -48,17 +47,17 @@ def build_component(
         weights, below = owned.get(path, {}), children.get(path, {})
         told = configured_class(path, config or {}) if path else class_name
         shown = told or (guess_class(path, weights, below.keys()) if path else "")
-        parameters, size, dtypes = totals[path]
+        total = totals[path]
         modules.append(
             Module(
                 path=path,
                 class_name=shown,
                 guessed=bool(shown and not told),
-                own_parameters=_parameters(weights),
-                total_parameters=parameters,
-                bytes=size,
-                dtypes=tuple(dtype for dtype, _ in dtypes.most_common()),
-                weights=tuple(sorted(weights.values(), key=_by_name)),
+                own_parameters=total.own,
+                total_parameters=total.parameters,
+                bytes=total.size,
+                dtypes=total.by_bytes(),
+                weights=tuple(sorted(weights.values(), key=_by_name)) if weights else (),
                 settings=details.of(path, shown, weights, below) if path else config_settings(config or {}),
                 problems=_odd_shapes(weights),
             )
@@ -83,26 +82,37 @@ def _by_name(weight: Weight) -> tuple[int, str]:
     return _FIRST_WEIGHTS.get(weight.name, len(_FIRST_WEIGHTS)), weight.name
 
 
-def _parameters(weights: Mapping[str, Weight]) -> int:
-    return sum(weight.count for weight in weights.values() if not weight.buffer)
+class _Total:
+    """What a branch holds."""
+
+    __slots__ = ("dtypes", "own", "parameters", "size")
+
+    def __init__(self, weights: Iterable[Weight]) -> None:
+        self.own = self.size = 0
+        self.dtypes: dict[str, int] = {}
+        for weight in weights:
+            self.own += 0 if weight.buffer else weight.count
+            self.size += weight.bytes
+            self.dtypes[weight.dtype] = self.dtypes.get(weight.dtype, 0) + weight.bytes
+        self.parameters = self.own
+
+    def add(self, branch: _Total) -> None:
+        """Take a branch below into account."""
+        self.parameters += branch.parameters
+        self.size += branch.size
+        for dtype, size in branch.dtypes.items():
+            self.dtypes[dtype] = self.dtypes.get(dtype, 0) + size
+
+    def by_bytes(self) -> tuple[str, ...]:
+        """The dtypes, that of most bytes first."""
+        return tuple(sorted(self.dtypes, key=self.dtypes.__getitem__, reverse=True))
 
 
-def _totals(paths: Sequence[str], owned: Mapping[str, Mapping[str, Weight]]) -> dict[str, tuple[int, int, Counter[str]]]:
-    """Parameters, bytes, and bytes a dtype, of each branch; from the leaves up."""
-    totals: dict[str, tuple[int, int, Counter[str]]] = {path: (0, 0, Counter()) for path in paths}
-    for path in reversed(paths):
-        weights = owned.get(path, {})
-        parameters, size, dtypes = totals[path]
-        parameters += _parameters(weights)
-        for weight in weights.values():
-            size += weight.bytes
-            dtypes[weight.dtype] += weight.bytes
-        totals[path] = parameters, size, dtypes
-        if path:
-            above = path.rpartition(".")[0]
-            others, more, kinds = totals[above]
-            kinds.update(dtypes)
-            totals[above] = others + parameters, more + size, kinds
+def _totals(paths: Sequence[str], owned: Mapping[str, Mapping[str, Weight]]) -> dict[str, _Total]:
+    """What each branch holds, from the leaves up."""
+    totals = {path: _Total(owned[path].values() if path in owned else ()) for path in paths}
+    for path in reversed(paths[1:]):
+        totals[path.rpartition(".")[0]].add(totals[path])
     return totals
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any, Final
 
+from sdtui.anatomy.files import whole
 from sdtui.anatomy.structs import Weight
 
 _MOST_SETTINGS: Final = 100
@@ -21,7 +22,7 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, str]:
         if key.startswith("_") or key in _NOT_SHOWN or value is None or isinstance(value, dict) or value in ([], ""):
             continue
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        found[key] = text[:_LONGEST_SETTING]
+        found[whole(key)] = whole(text[:_LONGEST_SETTING])
         if len(found) == _MOST_SETTINGS:
             break
     return found
@@ -29,12 +30,14 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 def configured_class(path: str, config: Mapping[str, Any]) -> str:
     """The class of a block that the configuration of a U-Net or VAE names; empty for all else."""
+    if path.count(".") > 2 or "block" not in path:
+        return ""
     where, _, number = path.removeprefix("encoder.").removeprefix("decoder.").partition(".")
     if where == "mid_block" and not number and path == "mid_block":
-        return str(config.get("mid_block_type") or "")
+        return whole(str(config.get("mid_block_type") or ""))
     types = config.get({"down_blocks": "down_block_types", "up_blocks": "up_block_types"}.get(where, ""))
     if isinstance(types, list) and number.isdecimal() and len(number) < 4 and int(number) < len(types):
-        return str(types[int(number)])
+        return whole(str(types[int(number)]))
     return ""
 
 

@@ -34,6 +34,11 @@ class Tensors(NamedTuple):
         return {name: tuple(tensor["shape"]) for name, (tensor, _) in self.entries.items()}
 
 
+def whole(text: str) -> str:
+    """Text without halves of characters, which cannot be sent or stored."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def show(path: Path | str) -> str:
     """A path as it may be shown."""
     return safe_text(str(path), limit=300)
@@ -63,7 +68,7 @@ def read_tensors(path: Path) -> Tensors:
     except CheckpointError as error:
         raise AnatomyError(str(error)) from error
     found = header.pop(_METADATA, None)
-    metadata = {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    metadata = {whole(str(key)): whole(str(value)) for key, value in found.items()} if isinstance(found, dict) else {}
     _check_names(path, header)
     return Tensors({name: (tensor, 0) for name, tensor in header.items()}, (path,), metadata)
 
@@ -88,6 +93,11 @@ def _check_kind(path: Path) -> None:
 def _check_names(path: Path, names: Mapping[str, Any]) -> None:
     if len(names) > _MAX_TENSORS:
         raise AnatomyError(f"{show(path)} holds {len(names):,} tensors; at most {_MAX_TENSORS:,} are shown.")
+    try:
+        "".join(names).encode()
+        "".join({tensor["dtype"] for tensor in names.values()}).encode()
+    except UnicodeEncodeError as error:
+        raise AnatomyError(f"{show(path)} has a header that is not valid Unicode.") from error
     for name in names:
         if len(name) > _MAX_NAME or name.count(".") > _MAX_DEPTH:
             shown = safe_text(name, limit=60)

@@ -14,7 +14,9 @@ from sdtui.anatomy.family import Family, family_of_lora
 from sdtui.anatomy.files import Tensors
 from sdtui.anatomy.guess import is_buffer
 from sdtui.anatomy.lora_names import LoraKey, parse_key
+from sdtui.anatomy.single import component_rank
 from sdtui.anatomy.structs import Component, Weight
+from sdtui.text import count_noun
 
 _MARKS: Final = ("lora", "hada_w", "lokr_", "dora_scale")
 _FLOATS: Final = {"F16": "<e", "F32": "<f", "F64": "<d"}
@@ -32,6 +34,8 @@ class LoraPair(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "LoRA"
     down: str | None = None
     up: str | None = None
+    mid: str | None = None
+    """The core of a convolution in Tucker form."""
     inputs: int | None = None
     keys: tuple[str, ...] = ()
 
@@ -102,6 +106,7 @@ def _pair(target: _Target, keys: Mapping[str, LoraKey], tensors: Tensors, alpha:
         kind=_kind(keys),
         down=down,
         up=up,
+        mid=by_role.get("mid"),
         inputs=shape[1] if len(shape) > 1 else None,
         keys=tuple(keys),
     )
@@ -162,13 +167,13 @@ def as_components(found: Lora, tensors: Tensors) -> tuple[Component, ...]:
         names.setdefault(pair.component, []).append(pair)
     files = tuple(str(path) for path in tensors.files)
     made = []
-    for name, pairs in names.items():
+    for name, pairs in sorted(names.items(), key=lambda entry: component_rank(entry[0])):
         listed = [(pair.path, _weight(key, tensors)) for pair in pairs for key in pair.keys]
         component = build_component(name, listed, family=found.family.name, files=files)
         made.append(_with_pairs(component, {pair.path: pair for pair in pairs}))
     if found.unknown:
         listed = [("", _weight(key, tensors)) for key in found.unknown]
-        problem = f"{len(found.unknown):,} keys belong to no change of a known kind."
+        problem = f"{count_noun(len(found.unknown), 'key')} in no change of a known kind."
         made.append(build_component("other", listed, files=files, problems=(problem,)))
     return tuple(made)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sdtui.anatomy import lora
 from sdtui.anatomy.build import build_component, weight_at
 from sdtui.anatomy.family import UNKNOWN, Family, family_of_embedding, guess_family
-from sdtui.anatomy.files import Tensors, check_regular, read_shards, read_tensors, show, weight_files
+from sdtui.anatomy.files import Tensors, check_regular, read_shards, read_tensors, show, weight_files, whole
 from sdtui.anatomy.single import bare_component, component_rank, kind_of, split
 from sdtui.anatomy.structs import Anatomy, AnatomyError, Component, Kind
 from sdtui.checkpoint import MODEL_INDEX, CheckpointError, cached_snapshot, components, read_json, resolve_model
@@ -89,8 +89,8 @@ def _open_folder(path: Path, source: str) -> Anatomy:
 
 
 def _open_pipeline(path: Path, source: str) -> Anatomy:
-    named = components(path)
-    pipeline_class = str(read_json(path / MODEL_INDEX).get("_class_name", ""))
+    named = {name: (whole(library), whole(class_name)) for name, (library, class_name) in components(path).items()}
+    pipeline_class = whole(str(read_json(path / MODEL_INDEX).get("_class_name", "")))
     opened = {name: _tensors_of(path / name) for name in named}
     shapes = {f"{name}.{key}": shape for name, tensors in opened.items() for key, shape in tensors.shapes.items()}
     family = guess_family(shapes, pipeline_class=pipeline_class)
@@ -169,7 +169,7 @@ def _config_of(folder: Path) -> tuple[Mapping[str, Any], list[str]]:
 def _class_of(config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else ""
-    return str(config.get("_class_name") or first)
+    return whole(str(config.get("_class_name") or first))
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

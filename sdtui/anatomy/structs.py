@@ -40,7 +40,7 @@ class Weight(msgspec.Struct, frozen=True, gc=False):
         return count
 
 
-class Module(msgspec.Struct, frozen=True, kw_only=True):
+class Module(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A module and what stands below it; `parameters` and `bytes` of a whole branch are totals."""
 
     path: str
