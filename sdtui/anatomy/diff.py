@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 
 from sdtui.anatomy.layout import in_diffusers
-from sdtui.anatomy.structs import Anatomy, Component, Module, Weight
+from sdtui.anatomy.structs import Anatomy, Component, Weight
 from sdtui.anatomy.tree import parent_path
 
-What = Literal["only left", "only right", "shape", "dtype"]
+What = Literal["only left", "only right", "class", "shape", "dtype"]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,23 +41,23 @@ def diff(left: Anatomy, right: Anatomy) -> list[Difference]:
     names += [component.name for component in right.components if component.name not in names]
     for name in names:
         one, two = left.component(name), right.component(name)
-        if one is None or two is None:
-            there = one or two
-            if there is not None:
-                what: What = "only left" if one else "only right"
-                found.append(Difference(component=name, path="", what=what, tensors=sum(map(_stored, there.modules))))
-        else:
+        if one is not None and two is not None:
             found += _diff_component(one, two)
+            continue
+        there = one or two
+        tensors = sum(len(module.weights) for module in there.modules) if there else 0
+        if tensors:  # a single file has no tokenizer and no scheduler
+            what: What = "only left" if one else "only right"
+            found.append(Difference(component=name, path="", what=what, tensors=tensors))
     return found
-
-
-def _stored(module: Module) -> int:
-    return len(module.weights)
 
 
 def _diff_component(left: Component, right: Component) -> list[Difference]:
     one, two = _tensors(left), _tensors(right)
     found = []
+    if left.class_name and right.class_name and left.class_name != right.class_name:
+        here, there = left.class_name, right.class_name
+        found.append(Difference(component=left.name, path="", what="class", left=here, right=there, tensors=0))
     for path in sorted(one.keys() & two.keys()):
         found += _diff_module(left.name, path, one[path], two[path])
     found += _branches(left.name, "only left", one, two)

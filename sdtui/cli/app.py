@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "view": "Show pictures in the terminal.",
     "meta": "Say how a picture was made.",
     "models": "List the models that can be used without a download.",
+    "inspect": "Say what a model is made of.",
     "doctor": "Check this installation and say what to do.",
     "server": "Start, stop or look at the server.",
     "settings": "Show the settings in force.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from sdtui.anatomy.diff import Difference, diff
 from sdtui.anatomy.layout import in_diffusers
 from sdtui.anatomy.read import open_anatomy
+from sdtui.checkpoint import shipped_model_dir
 from tests.anatomy.layouts import Shapes, clip, sd1, unet, vae, write_sparse
 
 SMALL = {"channels": 32, "vae_channels": 32, "words": 100}
@@ -87,6 +89,15 @@ def test_shapes_dtypes_and_branches_that_differ_are_named(tmp_path: Path) -> Non
         ("extra", "only right", "", "", "", 1),
         ("conv_out", "only right", "gain", "", "", 1),
     }
+
+
+def test_components_of_other_classes_differ_where_both_say_their_class(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shipped_model_dir(), tmp_path / "copy"))
+    index = copy / "model_index.json"
+    index.write_text(index.read_text().replace("DPMSolverMultistepScheduler", "DDIMScheduler"))
+    (found,) = diff(open_anatomy("scenes-128"), open_anatomy(copy))
+    assert (found.component, found.what) == ("scheduler", "class")
+    assert (found.left, found.right) == ("DPMSolverMultistepScheduler", "DDIMScheduler")
 
 
 def test_another_dtype_is_a_difference_of_every_tensor_and_a_lost_component_is_one(tmp_path: Path) -> None:
