@@ -46,6 +46,8 @@ _NEWEST_FIRST: Final = "ORDER BY number DESC LIMIT ? OFFSET ?"
 _ENDED_FIRST: Final = "WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, number DESC LIMIT ? OFFSET ?"
 _CHANGEABLE: Final = frozenset(_NAMES) - {"job", "created_at", "copy_of"}
 END_STATES: Final[dict[type[Message], JobState]] = {JobFinished: "done", JobCancelled: "cancelled", JobFailed: "failed"}
+_CACHE_KIB: Final = 512
+"""SQLite's own 2 MiB fill up over days and look like a leak; pages of a few thousand jobs fit into this too."""
 _LIGHT: Final = (StageStarted, StageFinished, PromptTokens, StepFinished)
 """What the last moments before a power failure may cost; everything else is on the disk before it is told."""
 _params_decoder: Final = msgspec.msgpack.Decoder(GenerationParams)
@@ -103,6 +105,7 @@ class Database:
         try:
             self._sqlite.execute("PRAGMA busy_timeout = 5000")
             self._sqlite.execute("PRAGMA journal_mode = WAL")
+            self._sqlite.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
             migrate(self._sqlite, path)
         except sqlite3.Error as error:
             self._sqlite.close()
