@@ -81,6 +81,12 @@ from sdtui.protocol.events import (
 from sdtui.protocol.names import (
     new_job_id,
 )
+from sdtui.protocol.probing import (
+    InspectMode,
+    ModuleRun,
+    ModulesRan,
+    NotANumber,
+)
 from sdtui.protocol.values import (
     ENDED,
     JOB_STATES,
@@ -140,6 +146,7 @@ __all__ = [
     "Hello",
     "Hold",
     "ImageSaved",
+    "InspectMode",
     "JobCancelled",
     "JobChanged",
     "JobDeleted",
@@ -162,7 +169,10 @@ __all__ = [
     "ModelFailed",
     "ModelInfo",
     "ModelLoaded",
+    "ModuleRun",
+    "ModulesRan",
     "Move",
+    "NotANumber",
     "Pause",
     "PreviewOptions",
     "PreviewReady",

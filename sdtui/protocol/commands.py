@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from sdtui.params import GenerationParams
 from sdtui.protocol.base import Message
+from sdtui.protocol.probing import InspectMode
 from sdtui.protocol.values import CancelWhen, PreviewOptions, ResumePoint
 
 PROTOCOL_VERSION: Final = 2
@@ -39,6 +40,8 @@ class Submit(Message, frozen=True, kw_only=True):
     output_dir: str
     name_pattern: str = "{date}-{seed}-{job}"
     preview: PreviewOptions = PreviewOptions()
+    inspect: InspectMode = "off"
+    """Which modules of the networks are looked at while they run: none, the blocks, or every one."""
     priority: int = 0
     resume: ResumePoint | None = None
     """Only from the server to the worker: the job was begun before."""

@@ -8,6 +8,7 @@ import msgspec
 
 from sdtui.params import GenerationParams
 from sdtui.protocol.base import Message
+from sdtui.protocol.probing import ModulesRan, NotANumber
 from sdtui.protocol.values import JobRow, ModelInfo, TensorFact
 
 # --- the server's own -----------------------------------------------------------------------------------------------
@@ -391,6 +392,8 @@ JobEvent = (
     | StageFinished
     | PromptTokens
     | StepFinished
+    | ModulesRan
+    | NotANumber
     | PreviewReady
     | ImageSaved
     | JobResumed
