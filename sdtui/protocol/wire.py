@@ -11,6 +11,7 @@ import msgspec
 from sdtui.protocol.base import Message
 from sdtui.protocol.commands import Command
 from sdtui.protocol.events import Event, JobEvent, ServerEvent, WorkerEvent
+from sdtui.protocol.inspection import InspectorReply, InspectorRequest
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """The largest message is a 1024x1024 RGB preview (3 MiB); more than this is a mistake or an attack."""
@@ -34,9 +35,16 @@ class MalformedFrame(ProtocolError):
     """A whole frame whose bytes are no known message, or a message that has no bytes."""
 
 
-MESSAGES: Final[tuple[type[Message], ...]] = (*Command.__args__, *JobEvent.__args__, *WorkerEvent.__args__, *ServerEvent.__args__)
+MESSAGES: Final[tuple[type[Message], ...]] = (
+    *Command.__args__,
+    *JobEvent.__args__,
+    *WorkerEvent.__args__,
+    *ServerEvent.__args__,
+    *InspectorRequest.__args__,
+    *InspectorReply.__args__,
+)
 
-AnyMessage = Command | Event
+AnyMessage = Command | Event | InspectorRequest | InspectorReply
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(AnyMessage)
 
