@@ -59,6 +59,11 @@ class Connection:
         except OutboxFull as error:
             self.drop(f"it does not read: {error}")
 
+    def send_if_room(self, frame: bytes) -> None:
+        """Queue a frame that a client may miss; one that is behind goes without, so that it never is too far behind."""
+        if self.outbox.has_room:
+            self.send_frame(frame)
+
     def send_preview(self, frame: bytes) -> None:
         """Offer a preview, which takes the place of one that still waits."""
         if self.hello is not None and self.hello.previews:

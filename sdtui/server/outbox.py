@@ -48,6 +48,11 @@ class Outbox:
         self._closed = True
         self._news.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it is at most half full."""
+        return self._has_room.is_set()
+
     async def room(self) -> None:
         """Wait until the outbox is at most half full."""
         await self._has_room.wait()

@@ -26,6 +26,7 @@ from sdtui.protocol import (
     ListJobs,
     LoadModel,
     Message,
+    ModulesRan,
     PreviewReady,
     ProtocolError,
     QueueChanged,
@@ -338,7 +339,7 @@ class Server:
                     connection.send_preview(frame)
                 continue
             if connection.follows(job) if job is not None else self._wants(connection, event):
-                connection.send_frame(frame)
+                (connection.send_if_room if isinstance(event, ModulesRan) else connection.send_frame)(frame)
         if isinstance(event, JOB_STOPS):
             self._forget_previews()
         if isinstance(event, (*JOB_ENDS, JobDeleted)):

@@ -21,6 +21,7 @@ from sdtui.protocol import (
     JobQueued,
     JobRow,
     Message,
+    ModulesRan,
     PreviewReady,
     PromptTokens,
     StageFinished,
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 
 
 def is_recorded(event: Message) -> bool:
-    """Whether an event belongs to a job's record. Previews do not, and `JobQueued` is written with the job itself."""
-    return isinstance(event, JOB_EVENTS) and not isinstance(event, PreviewReady | JobQueued)
+    """Whether an event belongs to a job's record. Previews and runs of modules do not; `JobQueued` is written with the job."""
+    return isinstance(event, JOB_EVENTS) and not isinstance(event, PreviewReady | ModulesRan | JobQueued)
 
 
 class Store:

@@ -29,6 +29,7 @@ from sdtui.worker.job import Job
 from sdtui.worker.journal import Journal
 from sdtui.worker.memory import peak_bytes, reset_peak
 from sdtui.worker.models import LoadedModel, safety_checker
+from sdtui.worker.probes import Probe
 from sdtui.worker.remedies import Ladder
 from sdtui.worker.samplers import build_scheduler
 
@@ -66,7 +67,8 @@ def run_job(
     emit(JobStarted(job=submit.job, seed=seeds[0], params=params, total_images=len(seeds)))
     reset_peak(device)
     ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, batch_size=params.batch_size, emit=emit)
-    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, save)
+    probe = Probe(submit.job, submit.inspect, device, emit)
+    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, probe, save)
     _run(job)
     emit(
         JobFinished(
@@ -84,7 +86,7 @@ def _run(job: Job) -> None:
     """Run a job with its model's pipeline, and leave that as it was."""
     model, pipe = job.model, job.model.pipe
     try:
-        with stoppable(pipe, job.token):
+        with stoppable(pipe, job.token), job.probe.attached(pipe):
             try:
                 job.take_up()
                 job.run()

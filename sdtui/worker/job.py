@@ -19,6 +19,7 @@ from sdtui.worker.fingerprint import fingerprint
 from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel
 from sdtui.worker.previews import Previewer
+from sdtui.worker.probes import Probe
 from sdtui.worker.remedies import Ladder
 from sdtui.worker.samplers import build_scheduler
 from sdtui.worker.saving import save_images, saved_event
@@ -44,6 +45,7 @@ class Job:
     token: CancelToken
     journal: Journal | None
     ladder: Ladder
+    probe: Probe
     save: bool = True
     """Whether the pictures go to disk."""
     saved: dict[int, SavedPicture] = field(default_factory=dict)
@@ -164,10 +166,11 @@ class Job:
         try:
             self.steps_done = tape.steps_done
             self._look()
+            self.probe.forget()
             self.model.pipe.scheduler = scheduler
             batch = Batch(
                 self.model, self.submit, self.params, self.batch_index, part.start, seeds, self.safety, self.emit, self.token,
-                clock, began, tape, self.ladder, self.journal, self.saved,
+                clock, began, tape, self.ladder, self.journal, self.saved, self.probe,
             )  # fmt: skip
             log = self._step_log(tape, max(known[0], self._known_steps(part)))
             try:
@@ -217,6 +220,7 @@ class Job:
             previewer=Previewer(self.model.previews, self.submit.preview, (params.width or 0) * (params.height or 0)),
             token=self.token,
             tape=tape,
+            probe=self.probe,
             known_steps=known_steps,
             unpack=_unpacker(self.model.pipe, params),
         )

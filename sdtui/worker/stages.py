@@ -20,6 +20,7 @@ from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.conditioning import tokenize
 from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel
+from sdtui.worker.probes import Probe
 from sdtui.worker.remedies import Ladder
 from sdtui.worker.steps import StepLog, tensor_fact
 from sdtui.worker.tape import DenoiserTape
@@ -81,6 +82,7 @@ class Batch:
     journal: Journal | None
     saved: dict[int, SavedPicture]
     """The job's pictures that are on disk, by their index."""
+    probe: Probe
 
     @property
     def denoise_note(self) -> str:

@@ -19,6 +19,7 @@ from sdtui.worker.errors import Cancelled
 from sdtui.worker.hardware import dtype_name
 from sdtui.worker.memory import held_bytes
 from sdtui.worker.previews import Preview, Previewer
+from sdtui.worker.probes import Probe, Taken
 from sdtui.worker.tape import DenoiserTape, StepSource
 from sdtui.worker.watch import WatchedStep
 
@@ -54,6 +55,8 @@ class _Pending:
     replayed: bool
     told: bool
     """Whether the server is told of the step; of one that it knows only the preview is sent."""
+    modules: Taken | None
+    """What inspect mode saw; None where the network was not asked."""
 
 
 class StepLog:
@@ -69,13 +72,14 @@ class StepLog:
         previewer: Previewer,
         token: CancelToken,
         tape: DenoiserTape,
+        probe: Probe,
         known_steps: int = 0,
         unpack: Unpack | None = None,
     ) -> None:
         """`known_steps`: so many of the replayed ones are not told, as the server has them from an earlier run."""
         self._job, self._batch_index, self._device = job, batch_index, device
         self._emit, self._previewer, self._token, self._unpack = emit, previewer, token, unpack
-        self._tape, self._known_steps = tape, known_steps
+        self._tape, self._probe, self._known_steps = tape, probe, known_steps
         self._pending: _Pending | None = None
         self._since = time.perf_counter()
         self.largest_bytes = 0
@@ -104,10 +108,11 @@ class StepLog:
 
     def _note(self, step: WatchedStep, source: StepSource, elapsed_s: float, *, told: bool) -> None:
         figures = self._to_host(_figures(step))
+        modules = self._probe.take()
         self.flush()
         preview, preview_s = self._preview(step, source, elapsed_s)
         rgb = self._to_host(preview.rgb) if preview is not None else None
-        self._pending = _Pending(step, figures, preview, rgb, preview_s, elapsed_s, self._mark(), source.replayed, told)
+        self._pending = _Pending(step, figures, preview, rgb, preview_s, elapsed_s, self._mark(), source.replayed, told, modules)
         if self._device.type != "cuda":
             self.flush()
 
@@ -117,7 +122,8 @@ class StepLog:
             return None, 0.0
         began = time.perf_counter()
         denoised = self._unpack(step.denoised) if self._unpack is not None else step.denoised
-        preview = self._previewer.render(denoised, step_s) if denoised.ndim == 4 else None
+        with self._probe.paused():
+            preview = self._previewer.render(denoised, step_s) if denoised.ndim == 4 else None
         return preview, time.perf_counter() - began
 
     def _to_host(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -143,6 +149,7 @@ class StepLog:
         if pending.told:
             self._emit(self._step_finished(pending, memory_bytes))
             self.steps_told = pending.step.index + 1
+        self._probe.tell(pending.modules, self._batch_index, pending.step.index)
         if pending.preview is not None and pending.rgb is not None:
             self._emit(self._preview_ready(pending, pending.preview, pending.rgb))
 

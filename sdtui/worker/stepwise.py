@@ -12,6 +12,7 @@ from sdtui.protocol import TensorFact
 from sdtui.worker.cancellation import raise_if
 from sdtui.worker.conditioning import Embeddings, encode
 from sdtui.worker.decoding import decode_latents, to_images
+from sdtui.worker.errors import JobProblem
 from sdtui.worker.stages import Batch, call_pipeline, latents_seen, report_tokens
 from sdtui.worker.steps import StepLog, tensor_fact
 from sdtui.worker.watch import watched
@@ -50,6 +51,7 @@ def _embed(batch: Batch, *, guided: bool) -> Embeddings:
         _, count, width = embeddings.prompt_embeds.shape
         facts.append(TensorFact("prompt_embeds (uncond, text)", (2 * len(batch.seeds), count, width), facts[0].dtype))
     clock.finish("embeddings", tuple(facts), f"clip skip {params.clip_skip}" if params.clip_skip else "")
+    batch.probe.tell_stage(batch.index)
     return embeddings
 
 
@@ -75,6 +77,7 @@ def _decode(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
 
     def attempt() -> list[Image.Image]:
         batch.clock.start("decode")
+        batch.probe.forget()
         return _decode_once(batch, latents)
 
     return batch.ladder.run(batch.index, lambda: "decode", lambda: len(batch.seeds), attempt, within=True)
@@ -82,7 +85,10 @@ def _decode(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
 
 def _decode_once(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
     began = time.perf_counter()
-    pictures, note = decode_latents(batch.pipe, latents)
+    try:
+        pictures, note = decode_latents(batch.pipe, latents)
+    except JobProblem as problem:
+        raise JobProblem(f"{problem} {batch.probe.blame}".rstrip(), problem.field) from problem
     if not note:
         count, _, height, width = pictures.shape
         batch.model.previews.vae_s_per_px = (time.perf_counter() - began) / (count * height * width)
@@ -91,4 +97,5 @@ def _decode_once(batch: Batch, latents: torch.Tensor) -> list[Image.Image]:
     if any(flagged):
         notes.append(f"the safety checker blacked out {sum(flagged)} of {len(flagged)}")
     batch.clock.finish("decode", (tensor_fact("image", pictures, stats=True),), "; ".join(filter(None, notes)))
+    batch.probe.tell_stage(batch.index)
     return images

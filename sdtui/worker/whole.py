@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sdtui.worker.errors import JobProblem
-from sdtui.worker.stages import Batch, StageClock, call_pipeline, latents_seen, report_tokens, seen
+from sdtui.worker.stages import Batch, call_pipeline, latents_seen, report_tokens, seen
 from sdtui.worker.steps import StepLog, tensor_fact
 from sdtui.worker.watch import watched
 
@@ -27,11 +27,11 @@ def run_whole(batch: Batch, log: StepLog) -> list[Image.Image]:
         watching.enter_context(latents_seen(batch, log))
         watching.enter_context(watched(pipe, log))
         watching.enter_context(
-            seen(pipe, "encode_prompt", lambda: clock.start("embeddings"), lambda result: _embedded(clock, result))
+            seen(pipe, "encode_prompt", lambda: clock.start("embeddings"), lambda result: _embedded(batch, result))
         )
         if getattr(pipe, "vae", None) is not None:
             watching.enter_context(
-                seen(pipe.vae, "decode", lambda: _begin_decode(batch, log), lambda result: _decoded(clock, result))
+                seen(pipe.vae, "decode", lambda: _begin_decode(batch, log), lambda result: _decoded(batch, result))
             )
         images = list(call_pipeline(batch, prompt=batch.params.prompt, output_type="pil", **_more(batch)).images)
     log.flush()
@@ -49,10 +49,12 @@ def _more(batch: Batch) -> dict[str, Any]:
     return more
 
 
-def _embedded(clock: StageClock, result: Any) -> None:
+def _embedded(batch: Batch, result: Any) -> None:
     parts = result if isinstance(result, (tuple, list)) else (result,)
     tensors = [part for part in parts if isinstance(part, torch.Tensor)]
-    clock.finish("embeddings", tuple(tensor_fact(f"embeddings {index}", tensor) for index, tensor in enumerate(tensors)))
+    facts = tuple(tensor_fact(f"embeddings {index}", tensor) for index, tensor in enumerate(tensors))
+    batch.clock.finish("embeddings", facts)
+    batch.probe.tell_stage(batch.index)
 
 
 def _begin_decode(batch: Batch, log: StepLog) -> None:
@@ -62,6 +64,7 @@ def _begin_decode(batch: Batch, log: StepLog) -> None:
     batch.clock.start("decode")
 
 
-def _decoded(clock: StageClock, result: Any) -> None:
+def _decoded(batch: Batch, result: Any) -> None:
     picture = result[0] if isinstance(result, (tuple, list)) else getattr(result, "sample", None)
-    clock.finish("decode", (tensor_fact("image", picture, stats=True),) if isinstance(picture, torch.Tensor) else ())
+    batch.clock.finish("decode", (tensor_fact("image", picture, stats=True),) if isinstance(picture, torch.Tensor) else ())
+    batch.probe.tell_stage(batch.index)

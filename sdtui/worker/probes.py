@@ -1,0 +1,226 @@
+"""Inspect mode: what the networks' modules give while a job runs, told after each step; nothing that is computed changes.
+
+Each module's `forward` is wrapped on the instance, as in `cancellation.py`. On a GPU its time is taken by two events and its
+figures stay there until the step has ended; nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from sdtui.protocol import InspectMode, Message, ModulesRan, NotANumber
+from sdtui.worker.memory import held_bytes
+from sdtui.worker.probe_figures import Call, Fetched, Spot, fetch, figures_of, first_tensor, settle, summed_up
+
+NETWORKS: Final = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+_BLOCK_LISTS: Final = frozenset(
+    {
+        "resnets", "attentions", "transformer_blocks", "single_transformer_blocks", "layers", "block",
+        "downsamplers", "upsamplers",
+    }
+)  # fmt: skip
+"""How diffusers and transformers name the lists of blocks in U-Nets, transformers, VAEs, CLIP and T5."""
+_HALVES: Final = frozenset({"encoder", "decoder"})
+"""Of a VAE, whose own `forward` is not called, and the whole of some text encoders."""
+_MAX_MODULES: Final = 4000
+"""In one event: a megabyte, of the four that a frame may have."""
+
+
+def is_block(path: str, module: torch.nn.Module) -> bool:
+    """Whether a module counts as a block: a resnet, a transformer block, a down- or up-sampler, or the network itself."""
+    holder, _, index = path.rpartition(".")
+    listed = index.isdecimal() and holder.rpartition(".")[2] in _BLOCK_LISTS and any(True for _ in module.children())
+    return not path or path in _HALVES or listed
+
+
+def spots(pipe: Any, mode: InspectMode) -> list[tuple[Spot, torch.nn.Module]]:
+    """The modules of a pipeline's networks that are looked at in a mode."""
+    if mode == "off":
+        return []
+    found: list[tuple[Spot, torch.nn.Module]] = []
+    for name in NETWORKS:
+        network = getattr(pipe, name, None)
+        for path, module in network.named_modules() if network is not None else ():
+            block = is_block(path, module)
+            if block or mode == "modules":
+                found.append((Spot(name, path, type(module).__name__, block), module))
+    return found
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The calls of one step or stage; their figures may be on their way from the device."""
+
+    calls: list[Call]
+    fetched: Fetched
+    probing_s: float
+
+
+class Probe:
+    """Looks at the modules of one job's pipeline; in mode `off` it does nothing at all."""
+
+    def __init__(self, job: str, mode: InspectMode, device: torch.device, emit: Callable[[Message], None]) -> None:
+        self._job, self._mode, self._device, self._emit = job, mode, device, emit
+        self._on_gpu = device.type == "cuda"
+        self._calls: list[Call] = []
+        self._begun = 0
+        self._probing_s = 0.0
+        self._paused = False
+        self._events: list[Any] = []
+        """CUDA events that can be used again."""
+        self.fault: NotANumber | None = None
+        """Where the first NaN or infinity of the job came from."""
+
+    @contextmanager
+    def attached(self, pipe: Any) -> Iterator[None]:
+        """While this lasts, the modules are looked at.
+
+        It must last longer than a job's remedies: offloading takes their `forward` as it finds it, and puts it back.
+        """
+        watched = [(module, vars(module).get("forward"), spot) for spot, module in spots(pipe, self._mode)]
+        try:
+            for module, _, spot in watched:
+                vars(module)["forward"] = self._looking(module.forward, spot)
+            yield
+        finally:
+            for module, before, _ in watched:
+                if before is None:
+                    vars(module).pop("forward", None)
+                else:
+                    vars(module)["forward"] = before
+            self.forget()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While this lasts, what the modules do is not part of the job's own work, as for a preview."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def _looking(self, forward: Callable[..., Any], spot: Spot) -> Callable[..., Any]:
+        clock, is_root = time.perf_counter, not spot.path
+
+        @functools.wraps(forward)
+        def look(*args: Any, **kwargs: Any) -> Any:
+            if self._paused:
+                return forward(*args, **kwargs)
+            came = clock()
+            order, self._begun = self._begun, self._begun + 1
+            if is_root:
+                self._note(spot, order, (*args, *kwargs.values()), 0.0, given=True)
+            start = self._mark() if self._on_gpu else None
+            began = clock()
+            self._probing_s += began - came
+            probed_s = self._probing_s
+            output = forward(*args, **kwargs)
+            ended = clock()
+            span = (start, self._mark()) if self._on_gpu else ended - began - (self._probing_s - probed_s)
+            self._note(spot, order, output, span)
+            self._probing_s += clock() - ended
+            return output
+
+        return look
+
+    def _note(self, spot: Spot, order: int, output: Any, span: Any, *, given: bool = False) -> None:
+        tensor = first_tensor(output)
+        if tensor is None:
+            self._calls.append(Call(spot, order, None, None, span, 0, given))
+            return
+        facts = (tuple(tensor.shape), tensor.dtype, tensor.numel() * tensor.element_size())
+        memory_bytes = self._memory() if spot.is_block else 0
+        self._calls.append(Call(spot, order, facts, figures_of(tensor), span, memory_bytes, given))
+
+    def _mark(self) -> Any:
+        event = self._events.pop() if self._events else torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def _memory(self) -> int:
+        if not self._on_gpu:
+            return held_bytes(self._device)
+        stats = torch.cuda.memory_stats_as_nested_dict(self._device)  # the flat one takes ten times as long
+        return int(stats["allocated_bytes"]["all"]["current"])
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """What was noted is not told: the work it belongs to is begun anew."""
+        self._calls, self._begun, self._probing_s = [], 0, 0.0
+
+    def take(self) -> Taken | None:
+        """What was noted since the last time, its figures on their way to the host; None where nothing was."""
+        if not self._calls:
+            return None
+        began, calls, probing_s = time.perf_counter(), self._calls, self._probing_s
+        self.forget()
+        fetched = fetch(calls)
+        return Taken(calls, fetched, probing_s + time.perf_counter() - began)
+
+    def tell_stage(self, batch_index: int) -> None:
+        """A stage other than `denoise` has ended: wait for its figures and tell them."""
+        taken = self.take()
+        if taken is not None and self._on_gpu:
+            torch.cuda.current_stream(self._device).synchronize()
+        self.tell(taken, batch_index, None)
+
+    def tell(self, taken: Taken | None, batch_index: int, step_index: int | None) -> None:
+        """Emit what was taken; on a GPU its figures must have arrived."""
+        if taken is None:
+            return
+        settle(taken.fetched)
+        rows: defaultdict[str, defaultdict[str, list[Call]]] = defaultdict(lambda: defaultdict(list))
+        for call in sorted(taken.calls, key=lambda call: call.order):
+            if not call.given:
+                rows[call.spot.network][call.spot.path].append(call)
+        for network, paths in rows.items():
+            modules = tuple(summed_up(calls) for calls in paths.values())
+            for start in range(0, len(modules), _MAX_MODULES):
+                self._emit(
+                    ModulesRan(
+                        job=self._job,
+                        batch_index=batch_index,
+                        step_index=step_index,
+                        network=network,
+                        modules=modules[start : start + _MAX_MODULES],
+                        probing_s=taken.probing_s,
+                    )
+                )
+        self._find_fault(taken.calls, batch_index, step_index)
+        self._events += [event for call in taken.calls if isinstance(call.span, tuple) for event in call.span]
+
+    def _find_fault(self, calls: list[Call], batch_index: int, step_index: int | None) -> None:
+        """Calls are in the order in which they ended, so the first one with a fault lies innermost."""
+        call = next((call for call in calls if call.fault), None)
+        if call is None or not call.fault or self.fault is not None:
+            return
+        self.fault = NotANumber(
+            job=self._job,
+            batch_index=batch_index,
+            step_index=step_index,
+            network=call.spot.network,
+            module=call.spot.path,
+            fault=call.fault,
+            given=call.given,
+        )
+        self._emit(self.fault)
+
+    @property
+    def blame(self) -> str:
+        """Where the first fault of the job came from, as a sentence; empty where none was seen."""
+        if self.fault is None:
+            return ""
+        what = "a NaN" if self.fault.fault == "nan" else "an infinity"
+        when = f" in step {self.fault.step_index + 1}" if self.fault.step_index is not None else ""
+        if self.fault.given:
+            return f"The {self.fault.network} was given {what} already{when}."
+        return f"The first module that gave {what} is {'.'.join(filter(None, (self.fault.network, self.fault.module)))}{when}."
