@@ -40,6 +40,8 @@ class Shot(NamedTuple):
     theme: str
     queue: bool = False
     """Whether it shows the queue, with jobs of every kind, while the picture is made."""
+    inspect: bool = False
+    """Whether it shows the model's modules, with the prompt's words found in them."""
 
 
 SHOTS = (
@@ -48,6 +50,8 @@ SHOTS = (
     Shot("create-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark"),
     Shot("queue", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", queue=True),
     Shot("queue-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", queue=True),
+    Shot("inspect", Xterm, 160, 45, "attn2", "sdtui-dark", inspect=True),
+    Shot("inspect-80x24", Xterm, 80, 24, "attn2", "sdtui-dark", inspect=True),
     Shot("kitty", Kitty, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("xterm", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("alacritty", Alacritty, 140, 40, "a red cat in the desert", "sdtui-dark"),
@@ -82,6 +86,8 @@ def shoot(shot: Shot) -> Path:
             terminal.wait_for_app()
             if shot.queue:
                 terminal.keys("alt+5")
+            elif shot.inspect:
+                _look(terminal, shot.prompt)
             else:
                 terminal.type(shot.prompt)
                 terminal.keys("F5")
@@ -91,6 +97,17 @@ def shoot(shot: Shot) -> Path:
             wait_for(terminal.ended, "the end of the app")
         subprocess.run([*SDTUI, "server", "stop"], env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
     return path
+
+
+def _look(terminal: Emulator, words: str) -> None:
+    """Find these words in Inspect, and go to the second module that has them."""
+    terminal.keys("alt+2")
+    terminal.settled()
+    terminal.keys("slash")
+    terminal.type(words)
+    terminal.keys("Return")
+    terminal.settled()
+    terminal.keys("n")
 
 
 def _fill_queue(prompt: str, env: dict[str, str]) -> None:

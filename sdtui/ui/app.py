@@ -208,6 +208,10 @@ class SdtuiApp(TerminalApp[None]):
         """A job that was queued from the queue's screen is the user's own, as those of Create."""
         self._made["create"].take_as_own(message.job)
 
+    def on_inspect_screen_shown(self, message: Any) -> None:
+        """Inspect shows the model that the form names."""
+        message.screen.follow(self._made["create"].form.text("model"))
+
     async def action_show_help(self) -> None:
         """Every key."""
         from sdtui.ui.screens.help import HelpScreen

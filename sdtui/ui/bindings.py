@@ -30,6 +30,10 @@ _NAMES = {
     "left": "←",
     "right": "→",
     "escape": "esc",
+    "slash": "/",
+    "asterisk": "*",
+    "plus": "+",
+    "minus": "-",
     "pageup": "page up",
     "pagedown": "page down",
 }
@@ -43,15 +47,17 @@ def unknown_ids(keymap: Mapping[str, str]) -> list[str]:
     from sdtui.ui.screens.chooser import Chooser
     from sdtui.ui.screens.create import CreateScreen
     from sdtui.ui.screens.help import HelpScreen
+    from sdtui.ui.screens.inspect import InspectScreen
     from sdtui.ui.screens.queue import QueueScreen
     from sdtui.ui.widgets.choice import Choice
     from sdtui.ui.widgets.field import FieldInput
     from sdtui.ui.widgets.job_table import JobTable
+    from sdtui.ui.widgets.module_tree import ModuleLines
     from sdtui.ui.widgets.prompt import PromptBox
     from sdtui.ui.widgets.step_log import StepLog
     from sdtui.ui.widgets.tab_line import TabLine
 
-    screens = (CreateScreen, QueueScreen, Chooser, HelpScreen)
-    kinds = (SdtuiApp, *screens, Choice, FieldInput, JobTable, PromptBox, StepLog, TabLine)
+    screens = (CreateScreen, InspectScreen, QueueScreen, Chooser, HelpScreen)
+    kinds = (SdtuiApp, *screens, Choice, FieldInput, JobTable, ModuleLines, PromptBox, StepLog, TabLine)
     known = {binding.id or "" for kind in kinds for binding in own_bindings(kind)}
     return [f"[keymap] {name!r} is no key's id; {nearest(name, sorted(known))}" for name in keymap if name not in known]

@@ -40,7 +40,14 @@ def _make_queue(settings: Settings, feed: Feed) -> Screen[Any]:  # noqa: ARG001 
     return QueueScreen(feed)
 
 
+def _make_inspect(settings: Settings, feed: Feed) -> Screen[Any]:  # noqa: ARG001  (all are made alike)
+    from sdtui.ui.screens.inspect import InspectScreen
+
+    return InspectScreen(feed)
+
+
 SCREENS: Final[tuple[ScreenEntry, ...]] = (
     ScreenEntry(1, "create", "Create", "Write a prompt and see the picture form", _make_create),
+    ScreenEntry(2, "inspect", "Inspect", "What a model is made of, module by module", _make_inspect),
     ScreenEntry(5, "queue", "Queue", "What runs, what waits and what is done", _make_queue),
 )

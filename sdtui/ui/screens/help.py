@@ -75,4 +75,5 @@ _TITLES = {
     "Choice": "In a choice",
     "StepLog": "In the step log",
     "JobTable": "In the table of jobs",
+    "ModuleLines": "In the tree of modules",
 }

@@ -1,0 +1,412 @@
+"""The Inspect screen: what a model is made of, module by module, from its files alone."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from typing import ClassVar, Final, Literal, NamedTuple
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.events import Paste
+from textual.getters import query_one
+from textual.message import Message as UiMessage
+from textual.widgets import Input, Static
+from textual.worker import Worker, WorkerState
+
+from sdtui.anatomy.find import SortBy, classes
+from sdtui.anatomy.structs import AnatomyError
+from sdtui.text import count_noun, format_bytes, safe_text
+from sdtui.ui.feed import Feed, FeedEvent, FeedState
+from sdtui.ui.module_rows import count_text
+from sdtui.ui.outline import MODEL, Hits, Key, Outline
+from sdtui.ui.screens import SCREENS
+from sdtui.ui.screens.base import FeedScreen
+from sdtui.ui.screens.inspect_models import ModelSuggester, differences, read_outline
+from sdtui.ui.widgets.header import HeaderLine
+from sdtui.ui.widgets.key_line import KeyLine
+from sdtui.ui.widgets.module_page import ModulePage
+from sdtui.ui.widgets.module_tree import ModuleBox, ModuleLines
+
+Asked = Literal["find", "open", "compare"]
+_PLACEHOLDERS: Final[dict[Asked, str]] = {
+    "find": "a part of a name, a class or a shape: attn2, Conv2d, [320, …",
+    "open": "a model's folder, file or hub id; → completes",
+    "compare": "the model to compare with; → completes",
+}
+_SORTS: Final[tuple[tuple[SortBy | None, str], ...]] = (
+    (None, "as the model runs"),
+    ("parameters", "by parameters"),
+    ("bytes", "by size"),
+    ("name", "by name"),
+)
+_LONGEST_ENTRY: Final = 1_000
+_REMEMBERED: Final = 50
+"""Models of which is remembered what was unfolded."""
+
+
+class Kept(NamedTuple):
+    """What was unfolded and selected in a model."""
+
+    unfolded: frozenset[Key]
+    selected: Key
+
+
+class EntryLine(Input):
+    """Where a search or a model is typed."""
+
+    def _on_paste(self, event: Paste) -> None:
+        """One line, and nothing that a terminal would act on. Textual then calls Input's own handler."""
+        event.text = safe_text(event.text.strip(), limit=_LONGEST_ENTRY)
+
+
+class InspectScreen(FeedScreen):
+    """Owns what is open and what was found in it; the tree and the page show what they are given."""
+
+    CSS_PATH = "inspect.tcss"
+    AUTO_FOCUS = "#module-lines"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "find", "Find", key_display="/", id="inspect.find", tooltip="Find by name, class or shape"),
+        Binding("o", "open", "Open", id="inspect.open", tooltip="Open another model: a folder, a file or a hub id"),
+        Binding("n", "next_hit(True)", "Next", id="inspect.next", tooltip="The next that was found"),
+        Binding("N", "next_hit(False)", "Back", id="inspect.previous", tooltip="The one before that was found"),
+        Binding("f", "choose_class", "Class", id="inspect.class", tooltip="Show only modules of one class"),
+        Binding("s", "sort", "Sort", id="inspect.sort", tooltip="Sort by parameters, size or name, or as the model runs"),
+        Binding("D", "compare", "Compare", id="inspect.compare", tooltip="Mark in what another model differs"),
+        Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
+        Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
+        Binding(
+            "escape", "leave", "Leave", show=False, id="inspect.leave", tooltip="Leave the search, the filter, the comparison"
+        ),
+        Binding("f8", "reconnect", show=False, id="inspect.reconnect", tooltip="Try to reach the server now"),
+    ]
+    header = query_one("#header", HeaderLine)
+    box = query_one("#modules", ModuleBox)
+    tree_lines = query_one("#module-lines", ModuleLines)
+    page = query_one("#page", ModulePage)
+    say = query_one("#say", Static)
+    entry = query_one("#entry", EntryLine)
+
+    class Shown(UiMessage):
+        """The screen is in view: whoever knows the form says which model that names."""
+
+        def __init__(self, screen: InspectScreen) -> None:
+            super().__init__()
+            self.screen = screen
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed)
+        self.outline: Outline | None = None
+        self.source = ""
+        self.hits: list[int] = []
+        self.differences: dict[int, list[str]] = {}
+        self._followed = ""
+        self._asked: Asked = "find"
+        self._began_at: int | None = None
+        self._kept: dict[str, Kept] = {}
+        self._suggester = ModelSuggester()
+        self._doing = ""
+
+    def compose(self) -> ComposeResult:
+        """The tree, and beside or below it the page of the selected module."""
+        yield HeaderLine(SCREENS, "inspect", id="header")
+        with Container(id="inspect-body"):
+            box = ModuleBox(id="modules")
+            box.border_title = "Modules"
+            yield box
+            yield ModulePage(id="page")
+        yield Static(id="say", markup=False)
+        yield EntryLine(compact=True, max_length=_LONGEST_ENTRY, id="entry")
+        yield KeyLine(id="keys")
+
+    def on_mount(self) -> None:
+        """The header shows what the server says."""
+        self.feed.listen(self)
+
+    def on_screen_resume(self) -> None:
+        """The form may name another model by now."""
+        self.post_message(self.Shown(self))
+
+    def on_feed_state(self, message: FeedState) -> None:
+        """The connection changed."""
+        self.header.take_state(message)
+
+    def on_feed_event(self, message: FeedEvent) -> None:
+        """The server told something."""
+        self.header.take_event(message.event)
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def follow(self, model: str) -> None:
+        """Open the model that the form names, where it is another than the last time."""
+        if model.strip() and model.strip() != self._followed:
+            self._followed = model.strip()
+            self.open_model(self._followed)
+
+    def open_model(self, source: str) -> None:
+        """Take a model apart, beside everything else; what is shown stays until that is done."""
+        self.show_notice(f"Reading {_shown(source)} …")
+        self._work(self._open(source), f"{_shown(source)} cannot be shown")
+
+    async def _open(self, source: str) -> None:
+        try:
+            outline = await asyncio.to_thread(read_outline, source)
+        except AnatomyError as error:
+            self.show_notice(safe_text(str(error), limit=600), "error")
+            return
+        self._remember()
+        self.source, self.outline = source, outline
+        self.hits, self.differences = [], {}
+        kept = self._kept.get(source)
+        node = None
+        if kept is not None:
+            outline.unfold_keys(kept.unfolded)
+            node = outline.find_key(kept.selected)
+        self.tree_lines.show(outline, node or MODEL)
+        self.show_title()
+        self.show_notice(*_problem_line(outline))
+        self.refresh_bindings()
+
+    def _remember(self) -> None:
+        if self.outline is not None and self.tree_lines.selected is not None:
+            self._kept.pop(self.source, None)
+            self._kept[self.source] = Kept(self.outline.unfolded_keys(), self.outline.key(self.tree_lines.selected))
+            while len(self._kept) > _REMEMBERED:
+                self._kept.pop(next(iter(self._kept)))
+
+    def _work(self, work: object, doing: str) -> None:
+        self._doing = doing
+        self.run_worker(work, group="files", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Reading failed in a way that nobody foresaw; that is said, and what was shown stays."""
+        if event.state is WorkerState.ERROR and event.worker.group in ("files", "find"):
+            error = event.worker.error
+            self.show_notice(f"{self._doing}: {type(error).__name__} {safe_text(str(error), limit=200)}", "error")
+
+    # --- what is shown ----------------------------------------------------------------------------------------------
+
+    def show_title(self) -> None:
+        """Which model it is, and how the tree is ordered and filtered, in the border."""
+        if self.outline is None:
+            return
+        anatomy = self.outline.anatomy
+        self.box.border_title = Content(_shown(self.outline.name(MODEL)))
+        family = f"{safe_text(anatomy.family, limit=40)}, {anatomy.sure * 100:.0f} % sure" if anatomy.sure else ""
+        sort = next(label for by, label in _SORTS if by == self.outline.sorted_by) if self.outline.sorted_by else ""
+        only = f"only {safe_text(self.outline.only_class, limit=40)}" if self.outline.only_class else ""
+        size = f"{count_text(anatomy.parameters)} parameters"
+        parts = (only, sort, anatomy.kind, family, size, format_bytes(anatomy.bytes))
+        self.box.border_subtitle = Content(" · ".join(part for part in parts if part))
+
+    def show_notice(self, words: str, tone: str = "muted") -> None:
+        """The line below; `words` are safe."""
+        self.say.update(Content.styled(words, f"${tone}"))
+
+    @on(ModuleLines.Selected)
+    def show_page(self) -> None:
+        """The page of what is selected."""
+        if self.outline is not None and self.tree_lines.selected is not None:
+            node = self.tree_lines.selected
+            self.page.show(self.outline, node, self.differences.get(node, ()))
+
+    # --- what the user does -----------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What is impossible now is shown, but dim."""
+        if action in ("find", "choose_class", "sort", "compare", "copy_path", "reopen"):
+            return self.outline is not None or None
+        if action == "next_hit":
+            return bool(self.hits) or None
+        return super().check_action(action, parameters)
+
+    def action_open(self) -> None:
+        """Type a model."""
+        self._ask("open")
+
+    def action_compare(self) -> None:
+        """Type the model to compare with."""
+        self._ask("compare")
+
+    def action_find(self) -> None:
+        """Type what to find."""
+        self._began_at = self.tree_lines.selected
+        self._ask("find")
+
+    def action_reopen(self) -> None:
+        """Read the files again; what is unfolded stays."""
+        self.open_model(self.source)
+
+    def action_reconnect(self) -> None:
+        """Try to reach the server now."""
+        self.feed.retry()
+
+    def action_copy_path(self) -> None:
+        """Put the path on the clipboard."""
+        if self.outline is not None and self.tree_lines.selected is not None:
+            path = safe_text(self.outline.path(self.tree_lines.selected))
+            self.app.copy_to_clipboard(path)
+            self.show_notice(f"Copied {safe_text(path, limit=200)}")
+
+    def action_sort(self) -> None:
+        """The next order."""
+        if self.outline is not None:
+            orders = [by for by, _ in _SORTS]
+            by = orders[(orders.index(self.outline.sorted_by) + 1) % len(orders)]
+            self.outline.sort(by)
+            self.tree_lines.lines_changed()
+            self.show_title()
+            self.show_notice(f"Sorted {dict(_SORTS)[by]}.")
+
+    def action_choose_class(self) -> None:
+        """Choose among the classes that there are."""
+        if self.outline is None:
+            return
+        from sdtui.ui.screens.chooser import Chooser
+
+        found = classes(self.outline.modules[1:])
+        width = len(f"{max(found.values(), default=0):,}")
+        choices = [("", "every class"), *((name, f"{count:>{width},}  {_shown(name)}") for name, count in found.items())]
+
+        def take(name: str | None) -> None:
+            if name is not None:
+                self.keep_class(name)
+
+        self.app.push_screen(Chooser("Show only", choices, self.outline.only_class), take)
+
+    def keep_class(self, name: str) -> None:
+        """Show only modules of a class; empty shows all."""
+        if self.outline is None:
+            return
+        self.outline.keep_class(name)
+        self.tree_lines.lines_changed()
+        self.show_title()
+        self.show_notice(f"Only {_shown(name)}; esc shows everything." if name else "")
+
+    def action_leave(self) -> None:
+        """Leave what was begun last: typing, then the search or the comparison, then the filter."""
+        if self.has_class("-asking"):
+            if self._asked == "find" and self._began_at is not None:
+                self._take_hits([])
+                self.tree_lines.go_to(self._began_at)
+            self._stop_asking()
+        elif self.hits:
+            self._take_hits([])
+        elif self.outline is not None and self.outline.only_class:
+            self.keep_class("")
+
+    # --- typing -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, what: Asked) -> None:
+        self._asked = what
+        entry = self.entry
+        with self.prevent(Input.Changed):
+            entry.value = ""
+        entry.placeholder = _PLACEHOLDERS[what]
+        entry.suggester = None if what == "find" else self._suggester
+        self.set_class(True, "-asking")
+        entry.focus()
+
+    def _stop_asking(self) -> None:
+        self.set_class(False, "-asking")
+        self.tree_lines.focus()
+
+    @on(Input.Submitted, "#entry")
+    def _entered(self, event: Input.Submitted) -> None:
+        value = event.value.strip()
+        self._stop_asking()
+        if self._asked == "open" and value:
+            self.open_model(value)
+        elif self._asked == "compare" and value:
+            self.show_notice(f"Comparing with {_shown(value)} …")
+            self._work(self._compare(value), f"{_shown(value)} cannot be compared")
+
+    @on(Input.Changed, "#entry")
+    def _typed(self, event: Input.Changed) -> None:
+        if self._asked == "find" and self.has_class("-asking"):
+            self._doing = "The search failed"
+            self.run_worker(self._find(event.value), group="find", exclusive=True, exit_on_error=False)
+
+    async def _find(self, words: str) -> None:
+        outline = self.outline
+        if outline is None:
+            return
+        found = await asyncio.to_thread(outline.find, words) if words.strip() else Hits([], None)
+        if outline is not self.outline:
+            return
+        self._take_hits(found.nodes)
+        if found.best is not None:
+            self.tree_lines.go_to(found.best)
+        elif words.strip():
+            self.show_notice(f"Nothing fits “{safe_text(words.strip(), limit=60)}”.", "warning")
+        self._say_hit()
+
+    async def _compare(self, other: str) -> None:
+        outline = self.outline
+        if outline is None:
+            return
+        try:
+            found = await asyncio.to_thread(differences, outline, other)
+        except AnatomyError as error:
+            self.show_notice(safe_text(str(error), limit=600), "error")
+            return
+        if outline is not self.outline:
+            return
+        self._take_hits(sorted(found))
+        self.differences = found
+        if not found:
+            self.show_notice(f"No difference in structure from {_shown(other)}.", "success")
+            return
+        self.tree_lines.go_to(self.hits[0])
+        self.show_page()
+        count = sum(map(len, found.values()))
+        self.show_notice(f"{count_noun(count, 'difference')} from {_shown(other)}; n goes on, esc leaves.", "accent")
+
+    # --- what was found ---------------------------------------------------------------------------------------------
+
+    def _take_hits(self, nodes: list[int]) -> None:
+        had_differences = bool(self.differences)
+        self.hits, self.differences = nodes, {}
+        self.tree_lines.mark(frozenset(nodes))
+        if had_differences:
+            self.show_page()
+        self.show_notice("")
+        self.refresh_bindings()
+
+    def action_next_hit(self, forward: bool) -> None:
+        """The next that was found, in the tree's order and round its ends."""
+        here = self.tree_lines.selected
+        if not self.hits or here is None:
+            return
+        place = bisect_right(self.hits, here) if forward else bisect_left(self.hits, here) - 1
+        self._go_to_hit(self.hits[place % len(self.hits)])
+
+    def _go_to_hit(self, node: int) -> None:
+        self.tree_lines.go_to(node)
+        self._say_hit()
+
+    def _say_hit(self) -> None:
+        if self.hits and (here := self.tree_lines.selected) is not None:
+            place = bisect_right(self.hits, here)
+            what = "differing" if self.differences else "found"
+            self.show_notice(f"{place:,} of {len(self.hits):,} {what}", "accent")
+
+
+def _shown(text: str) -> str:
+    return safe_text(text[:1000], limit=120)
+
+
+def _problem_line(outline: Outline) -> tuple[str, str]:
+    """The first problem of the model and how many more there are, for the line below; empty where there is none."""
+    anatomy = outline.anatomy
+    found = [*anatomy.problems]
+    for component in anatomy.components:
+        found += [f"{component.name}: {problem}" for problem in component.problems]
+        found += [f"{component.name}.{module.path}: {problem}" for module in component.modules for problem in module.problems]
+    if not found:
+        return "", "muted"
+    more = f" (and {len(found) - 1:,} more, marked !)" if len(found) > 1 else ""
+    return safe_text(found[0][:2000], limit=400) + more, "warning"

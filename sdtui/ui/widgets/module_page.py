@@ -1,0 +1,210 @@
+"""Everything that is known of one module, of a component, or of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import ClassVar, Final
+
+from rich.cells import cell_len
+from rich.containers import Lines
+from rich.text import Text
+from textual.binding import BindingType
+from textual.geometry import Region
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from sdtui.anatomy.structs import Component, Module
+from sdtui.text import count_noun, format_bytes, safe_text
+from sdtui.ui.module_rows import count_text
+from sdtui.ui.outline import MODEL, Outline
+from sdtui.ui.private import grow
+from sdtui.ui.rows import Span, shape_text
+
+_LABEL, _WIDEST_LABEL = 12, 26
+_TEXT_LIMIT: Final = 300
+_MOST: Final = 100
+"""Lines of one kind: weights, files, what a file says of itself."""
+_NOTHING: Final = "No model is open. o opens one."
+
+
+class ModulePage(ScrollView, can_focus=True):
+    """The page of the selected node. It draws lines of its own: a widget for its text would have the screen laid out anew
+    with each key that moves the selection.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "module-page--text",
+        "module-page--muted",
+        "module-page--accent",
+        "module-page--secondary",
+        "module-page--warning",
+    }
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.border_title = "Module"
+        self._spans: list[Span] = [(_NOTHING, "muted")]
+        self._lines: Lines | list[Text] = []
+
+    @property
+    def text(self) -> str:
+        """The whole page, not wrapped."""
+        return "".join(text for text, _ in self._spans)
+
+    def show(self, outline: Outline, node: int, differences: Sequence[str] = ()) -> None:
+        """Another node, from its beginning; `differences`: in what another model differs here."""
+        title = "Model" if node == MODEL else "Component" if outline.is_component(node) else "Module"
+        if title != self.border_title:
+            self.border_title = title
+        self._spans = [*_differences(differences), *page_spans(outline, node)]
+        if self.scroll_offset.y:
+            self.scroll_to(y=0, animate=False, immediate=True, force=True)
+        self._wrap()
+
+    def _wrap(self) -> None:
+        if not self.size.width:
+            return
+        tones = {
+            tone: self.get_component_rich_style(f"module-page--{tone}", partial=True) for tone in {t for _, t in self._spans}
+        }
+        text = Text.assemble(*((text, tones[tone]) for text, tone in self._spans), end="")
+        text.rstrip()
+        before = len(self._lines)
+        self._lines = text.wrap(self.app.console, max(1, self.scrollable_content_region.width - 1), overflow="fold")
+        grow(self, len(self._lines))
+        changed = Region(0, 0, self.size.width, max(before, len(self._lines)) - self.scroll_offset.y)
+        self.refresh(changed.intersection(self.size.region))
+
+    def on_resize(self) -> None:
+        """Lines break elsewhere."""
+        self._wrap()
+
+    def notify_style_update(self) -> None:
+        """A theme was chosen: colours changed."""
+        super().notify_style_update()
+        if self.is_attached:
+            self._wrap()
+
+    def render_line(self, y: int) -> Strip:
+        """A line of the window."""
+        line = y + self.scroll_offset.y
+        if line >= len(self._lines):
+            return Strip.blank(self.size.width, self.rich_style)
+        segments = self._lines[line].render(self.app.console)
+        return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
+
+
+def page_spans(outline: Outline, node: int) -> list[Span]:
+    """The text with its tones; lines end with newlines and are wrapped by who shows them."""
+    component = outline.component(node)
+    if component is None:
+        return _model_spans(outline)
+    spans: list[Span] = [(f"{_safe(outline.path(node), 2000)}\n", "text")]
+    module = outline.modules[node]
+    whole = outline.is_component(node)
+    spans += _problems((*component.problems, *module.problems) if whole else module.problems)
+    spans.append(("\n", "text"))
+    spans += _facts(_module_facts(outline, node, component, module))
+    if module.weights:
+        spans.append((f"\n{count_noun(len(module.weights), 'tensor')}\n", "muted"))
+        spans += _weights(module)
+    if module.settings:
+        spans.append(("\nsettings\n", "muted"))
+        spans += _facts((_safe(name, 40), _safe(value)) for name, value in module.settings.items())
+    if whole:
+        spans += _list("file", component.files)
+    return spans
+
+
+def _module_facts(outline: Outline, node: int, component: Component, module: Module) -> Iterable[tuple[str, str]]:
+    whole = outline.is_component(node)
+    if module.class_name:
+        yield "class", _safe(module.class_name) + (" (guessed)" if module.guessed else "")
+    if whole and component.library:
+        yield "library", _safe(component.library)
+    if module.total_parameters:
+        yield "parameters", _count(module.total_parameters)
+        if module.own_parameters and module.own_parameters != module.total_parameters:
+            yield "own", _count(module.own_parameters)
+        of = "model" if whole else _safe(component.name, 40)
+        yield "share", f"{outline.share(node):.2%} of the {of}".replace("%", " %")
+    if module.bytes:
+        yield "size", f"{format_bytes(module.bytes)} as {', '.join(_safe(dtype, 10) for dtype in module.dtypes)}"
+    inside = outline.count_below(node)
+    if inside:
+        yield "holds", count_noun(inside, "module")
+
+
+def _model_spans(outline: Outline) -> list[Span]:
+    anatomy = outline.anatomy
+    spans: list[Span] = [(f"{_safe(anatomy.source, 2000)}\n", "text"), *_problems(anatomy.problems), ("\n", "text")]
+    spans += _facts(_model_facts(outline))
+    spans.append((f"\n{count_noun(len(anatomy.components), 'component')}\n", "muted"))
+    for component in anatomy.components:
+        root = component.root
+        size = f" {count_text(root.total_parameters):>8} {format_bytes(root.bytes):>8}" if root.bytes else ""
+        name = _safe(component.name, 18)
+        spans += [(f"{name:<18}", "text"), (f"{size or '  ' + _safe(component.class_name, 60)}\n", "muted")]
+    if anatomy.metadata:
+        spans.append(("\nthe file says\n" if anatomy.kind != "pipeline" else "\n", "muted"))
+        spans += _facts((_safe(name, 60), _safe(value)) for name, value in islice(anatomy.metadata.items(), _MOST))
+    return spans
+
+
+def _model_facts(outline: Outline) -> Iterable[tuple[str, str]]:
+    anatomy = outline.anatomy
+    yield "kind", anatomy.kind
+    sure = f", {anatomy.sure * 100:.0f} % sure" if anatomy.sure else ""
+    yield "family", _safe(anatomy.family) + sure
+    if anatomy.why:
+        yield "told by", _safe(anatomy.why)
+    yield "parameters", _count(anatomy.parameters)
+    yield "size", format_bytes(anatomy.bytes)
+
+
+def _count(count: int) -> str:
+    return f"{count:,}" + (f" ({count_text(count)})" if count >= 1_000_000 else "")
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> Iterable[Span]:
+    """Names and values in two columns."""
+    facts = list(facts)
+    width = max(_LABEL, min(_WIDEST_LABEL, max((cell_len(label) for label, _ in facts), default=0) + 1))
+    for label, value in facts:
+        yield label + " " * max(1, width - cell_len(label)), "muted"
+        yield f"{value}\n", "text"
+
+
+def _problems(problems: Sequence[str]) -> list[Span]:
+    return [(f"! {_safe(problem, 600)}\n", "warning") for problem in problems[:_MOST]]
+
+
+def _differences(differences: Sequence[str]) -> list[Span]:
+    return [*((f"≠ {_safe(text, 600)}\n", "accent") for text in differences[:_MOST]), *([("\n", "text")] if differences else [])]
+
+
+def _weights(module: Module) -> Iterable[Span]:
+    for weight in module.weights[:_MOST]:
+        yield f"{_safe(weight.name, 100)} ", "text"
+        yield f"{shape_text(weight.shape)} ", "secondary"
+        constant = ", a constant" if weight.buffer else ""
+        yield f"{_safe(weight.dtype, 10)} {format_bytes(weight.bytes)}{constant}\n", "muted"
+    yield from _more(len(module.weights))
+
+
+def _list(noun: str, entries: Sequence[str]) -> list[Span]:
+    if not entries:
+        return []
+    spans: list[Span] = [(f"\n{count_noun(len(entries), noun)}\n", "muted")]
+    return [*spans, *((f"{_safe(entry)}\n", "text") for entry in entries[:_MOST]), *_more(len(entries))]
+
+
+def _more(count: int) -> list[Span]:
+    return [(f"and {count - _MOST:,} more\n", "muted")] if count > _MOST else []
+
+
+def _safe(text: str, limit: int = _TEXT_LIMIT) -> str:
+    """Text of a file that may be shown; of very long ones only the beginning is cleaned."""
+    return safe_text(text[: 4 * limit], limit=limit)
