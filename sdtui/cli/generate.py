@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -25,7 +25,7 @@ from sdtui.cli.options import (
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
 from sdtui.cli.start import settings_or_error
 from sdtui.metadata import OutputError, check_pattern, prepare_output
-from sdtui.protocol import JobQueued, PreviewOptions, Refused, Submit, as_json, new_job_id
+from sdtui.protocol import InspectMode, JobQueued, PreviewOptions, Refused, Submit, as_json, new_job_id
 from sdtui.settings import Settings, output_dir
 
 
@@ -45,6 +45,13 @@ def generate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write each event as a line of JSON to stdout.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Write the step log to stderr.")] = False,
+    inspect: Annotated[
+        InspectMode,
+        typer.Option(
+            help="Look at the networks while they run and write what comes out of each block, or each module, to the log. "
+            "It implies --verbose.",
+        ),
+    ] = "off",
     preview: Annotated[
         bool | None, typer.Option("--preview/--no-preview", help="Show the forming picture on a terminal.", show_default=False)
     ] = None,
@@ -76,6 +83,7 @@ def generate(
         output_dir=str(_checked_output(output, settings)),
         name_pattern=_checked_pattern(name_pattern or settings.general.name_pattern),
         priority=priority,
+        inspect=inspect,
         preview=PreviewOptions(
             method=settings.preview.method, max_per_s=settings.preview.max_per_s, budget=settings.preview.budget
         ),
@@ -84,16 +92,16 @@ def generate(
         return _detach(submit, json=json)
     from sdtui.cli.screen import Screen  # rich is imported when there is something to show
 
-    screen = Screen(json=json, verbose=verbose, preview=preview, settings=settings)
+    screen = Screen(json=json, verbose=verbose or inspect != "off", preview=preview, settings=settings)
     submit = msgspec.structs.replace(submit, preview=screen.preview_options())
     return show_to_the_end(Follower(submit.job, screen.reporters, submit=submit, previews=screen.pictures), screen, submit.job)
 
 
 def _with_parameter_options() -> None:
     """Put the options made from the parameters in the place of `given`, where Typer looks for them."""
-    signature = inspect.signature(generate, eval_str=True)
-    own = [entry for entry in signature.parameters.values() if entry.kind is not entry.VAR_KEYWORD]
-    cast(Any, generate).__signature__ = signature.replace(parameters=[own[0], *parameter_options(), *own[1:]])
+    written = signature(generate, eval_str=True)
+    own = [entry for entry in written.parameters.values() if entry.kind is not entry.VAR_KEYWORD]
+    cast(Any, generate).__signature__ = written.replace(parameters=[own[0], *parameter_options(), *own[1:]])
 
 
 _with_parameter_options()

@@ -17,6 +17,9 @@ from sdtui.protocol import (
     Message,
     ModelFailed,
     ModelLoaded,
+    ModuleRun,
+    ModulesRan,
+    NotANumber,
     PromptTokens,
     StageFinished,
     StepFinished,
@@ -32,6 +35,8 @@ from sdtui.text import count_noun, format_bytes, format_seconds, safe_text
 _STEP_HEAD = (
     f"{'step':>9}  {'t':>7}  {'sigma':>8}  {'latents mean, std':>19}  {'x0 mean, std':>19}  {'|guidance|':>10}  {'time':>8}"
 )
+_FAULTS = {"nan": "NaN", "inf": "infinity"}
+_MODULE_HEAD = f"{'':<11} {'module':<60} {'class':<24} {'output':<28} {'mean':>9} {'std':>9} {'absmax':>9} {'time':>9}"
 
 
 def log_lines(message: Message) -> list[str]:  # noqa: PLR0912  (one case a message)
@@ -61,6 +66,8 @@ def log_lines(message: Message) -> list[str]:  # noqa: PLR0912  (one case a mess
             lines = _stage_lines(message)
         case StepFinished():
             lines = _step_lines(message)
+        case ModulesRan():
+            lines = _module_lines(message)
         case ImageSaved():
             size = f"{message.width_px}x{message.height_px} px, {format_bytes(message.size_bytes)}, seed {message.seed}"
             lines = [_row("save", message.path, message.elapsed_s, size)]
@@ -89,6 +96,8 @@ def _way_lines(message: Message) -> list[str]:
                 _row("memory", f"ran out in {message.stage}: trying {remedy(message)}", None, _memory(message)),
                 *_further(message.message),
             ]
+        case NotANumber():
+            return [_row("fault", f"{_place(message)}: {_FAULTS[message.fault]}", None, _step_of(message).strip())]
         case StorageFull():
             needs = f"{format_bytes(message.needed_bytes)} needed" if message.needed_bytes else ""
             return [_row("disk", message.path, None, needs), *_further(message.message)]
@@ -204,6 +213,38 @@ def _step_lines(message: StepFinished) -> list[str]:
         return [row]
     shape = f"latents {_shape(message.latents)}, noise_pred {_shape(message.noise_pred)}, x0 {_shape(message.denoised)}"
     return [f"{'denoise':<11} {shape}", _STEP_HEAD, row]
+
+
+def _module_lines(message: ModulesRan) -> list[str]:
+    count = f"{message.network}{_step_of(message)}: {count_noun(len(message.modules), 'module')}"
+    head = _row("modules", count, None, f"looking took {format_seconds(message.probing_s)}")
+    return [head, _MODULE_HEAD, *(_module_line(message.network, module) for module in message.modules)]
+
+
+def _module_line(network: str, module: ModuleRun) -> str:
+    output = f"{list(module.shape)} {module.dtype}" if module.dtype else "-"
+    figures = " ".join(
+        f"{_figure(value, sign):>9}" for value, sign in ((module.mean, "+"), (module.std, ""), (module.absmax, ""))
+    )
+    notes = (f"{module.calls} calls" if module.calls > 1 else "", _FAULTS.get(module.fault, ""))
+    return (
+        f"{'':<11} {module.path or network:<60} {module.class_name:<24} {output:<28} {figures} "
+        f"{format_seconds(module.elapsed_s):>9}  {', '.join(filter(None, notes))}"
+    )
+
+
+def _figure(value: float | None, sign: str) -> str:
+    return "-" if value is None else f"{value:{sign}.4g}"
+
+
+def _step_of(message: ModulesRan | NotANumber) -> str:
+    return f" step {message.step_index + 1}" if message.step_index is not None else ""
+
+
+def _place(message: NotANumber) -> str:
+    if message.given:
+        return f"what the {message.network} was given"
+    return ".".join(filter(None, (message.network, message.module)))
 
 
 def _shape(fact: TensorFact) -> str:

@@ -9,6 +9,7 @@ import struct
 import termios
 from fcntl import ioctl
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,9 @@ from sdtui.protocol import (
     JobFailed,
     JobQueued,
     JobStarted,
+    ModuleRun,
+    ModulesRan,
+    NotANumber,
     PreviewReady,
     PromptTokens,
     StageFinished,
@@ -103,6 +107,31 @@ def test_a_prompt_that_is_cut_off_is_said_to_be() -> None:
     assert "a | cat" in lines[1] and "the model does not see: and a dog" in lines[3]
 
 
+def test_modules_stand_in_columns_and_say_what_is_no_number() -> None:
+    fine = ModuleRun(
+        path="mid_block.resnets.0", class_name="ResnetBlock2D", shape=(2, 64, 8, 8), dtype="float32", mean=-0.25, std=1.5,
+        absmax=7.0, elapsed_s=0.002, calls=2,
+    )  # fmt: skip
+    broken = ModuleRun(path="", class_name="UNet2DConditionModel", shape=(2, 4, 8, 8), dtype="float32", fault="nan")
+    ran = ModulesRan(job="j", batch_index=0, step_index=4, network="unet", modules=(fine, broken), probing_s=0.001)
+    first, head, *rows = log_lines(ran)
+    assert "unet step 5: 2 modules" in first and "looking took" in first
+    for name, value in (("mean", "-0.25"), ("std", "1.5"), ("absmax", "7")):
+        end = head.index(f" {name} ") + len(name) + 1
+        assert rows[0][:end].endswith(f" {value}") and rows[1][:end].endswith(" -")
+    assert rows[0].endswith("2 calls") and rows[1].split()[0] == "unet" and rows[1].endswith("NaN")
+    stage = log_lines(msgspec.structs.replace(ran, step_index=None, network="vae"))
+    assert "vae: 2 modules" in stage[0]
+
+
+def test_the_first_number_that_is_none_is_named() -> None:
+    fault = NotANumber(job="j", batch_index=0, step_index=2, network="unet", module="mid_block.resnets.0", fault="inf")
+    (line,) = log_lines(fault)
+    assert "unet.mid_block.resnets.0: infinity" in line and line.endswith("step 3")
+    (line,) = log_lines(msgspec.structs.replace(fault, given=True, fault="nan"))
+    assert "what the unet was given: NaN" in line
+
+
 @given(st.text(max_size=60))
 def test_no_text_of_an_event_is_acted_on_by_a_terminal(text: str) -> None:
     messages = [
@@ -110,7 +139,12 @@ def test_no_text_of_an_event_is_acted_on_by_a_terminal(text: str) -> None:
         WorkerDied(reason=text, exit_code=1, log_tail=text),
         StageFinished(job="j", stage=text, elapsed_s=1, detail=text, tensors=(TensorFact(text, (1,), text, note=text),)),
         PromptTokens(job="j", which="prompt", ids=(1,), words=(text,), cut_off=text, max_tokens=77),
-    ]
+        ModulesRan(
+            job="j", batch_index=0, step_index=0, network=text, probing_s=0.0,
+            modules=(ModuleRun(path=text, class_name=text, shape=(1,), dtype=text),),
+        ),
+        NotANumber(job="j", batch_index=0, step_index=None, network=text, module=text, fault="nan"),
+    ]  # fmt: skip
     assert all(is_safe(line) and "\n" not in line for message in messages for line in log_lines(message))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sdtui.bench.terminal import in_terminal
 from sdtui.metadata import read_png
@@ -217,3 +218,24 @@ def test_without_a_terminal_the_bare_command_makes_one_picture_and_prints_where_
     assert "No terminal" in done.stderr
     record = read_png(Path(done.stdout.strip())).record
     assert record is not None and record.params.prompt == "a red cat in the desert"
+
+
+def test_inspect_mode_tells_what_each_block_gives_in_json_and_in_the_log_and_keeps_the_picture(live: Cli, out: Path) -> None:
+    plain = live.run("generate", "a red cat", "--output", str(out), *QUICK)
+    done = live.run("generate", "a red cat", "--inspect", "blocks", "--json", "--output", str(out), *QUICK)
+    assert done.returncode == 0, done.stderr
+    runs = [event for event in events(done.stdout) if event["type"] == "modules_ran"]
+    steps = [("unet", 0), ("unet", 1)]
+    assert [(run["network"], run["step_index"]) for run in runs] == [("text_encoder", None), *steps, ("vae", None)]
+    blocks = {module["path"]: module for module in runs[1]["modules"]}
+    assert blocks["mid_block.resnets.0"]["shape"] == [2, 192, 4, 4] and blocks["mid_block.resnets.0"]["std"] > 0
+    assert "unet step 2: " in done.stderr and "mid_block.resnets.0" in done.stderr
+    (saved,) = (event for event in events(done.stdout) if event["type"] == "image_saved")
+    with Image.open(plain.stdout.strip()) as one, Image.open(saved["path"]) as other:
+        assert one.tobytes() == other.tobytes()
+
+
+def test_an_unknown_inspect_mode_is_refused_with_those_there_are(live: Cli, out: Path) -> None:
+    done = live.run("generate", "a red cat", "--inspect", "everything", "--output", str(out))
+    assert done.returncode == 2
+    assert "off" in done.stderr and "blocks" in done.stderr and "modules" in done.stderr
