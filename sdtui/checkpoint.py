@@ -75,7 +75,7 @@ def resolve_model(name: str) -> Path | str:
     """
     if name == SHIPPED_MODEL:
         return shipped_model_dir()
-    shown = repr(safe_text(name, limit=80))
+    shown = repr(safe_text(name, limit=300))  # a path's end says most
     try:
         path = Path(name).expanduser()
         exists = path.exists()

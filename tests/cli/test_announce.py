@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,12 @@ def written() -> Iterator[Written]:
     def call(end: Message | None, *, waited_s: float = 10.0, notify: Notify = "bell", after_s: float = 5.0) -> bytes:
         announce(end, waited_s, Terminal(notify=notify, notify_after_s=after_s), inside)
         os.write(inside, b".")
-        return os.read(outside, 1000).removesuffix(b".")
+        got = b""
+        while not got.endswith(b"."):  # the kernel hands it on in pieces
+            readable, _, _ = select.select([outside], [], [], 10)
+            assert readable, got
+            got += os.read(outside, 1000)
+        return got.removesuffix(b".")
 
     yield call
     os.close(outside)
