@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast, get_args
 
 import msgspec
 import typer
@@ -13,8 +13,10 @@ from sdtui.anatomy.diff import Difference, diff
 from sdtui.anatomy.find import SortBy
 from sdtui.anatomy.read import locate, open_anatomy
 from sdtui.anatomy.structs import Anatomy, AnatomyError, Component
+from sdtui.cli import dry_run
 from sdtui.cli.model_tree import View, headline, rows, show
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
+from sdtui.protocol import DryDtype, RunDry
 from sdtui.text import count_noun, safe_text
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -47,8 +49,22 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Everything, as one JSON object.")] = False,
     lora: Annotated[str | None, typer.Option("--lora", metavar="FILE", help="Show what this LoRA changes, and how much.")] = None,
     other: Annotated[str | None, typer.Option("--diff", metavar="OTHER", help="Show what differs in another model.")] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            "--shapes", metavar="WxH", help="Follow pictures of this size through it, or auto: shapes, multiply-adds, memory."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="With --shapes: how many pictures at once, 1 if not given.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="DTYPE", help="With --shapes: float16 if not given, bfloat16 or float32.")
+    ] = None,
 ) -> int:
     """Say what a model is made of, from its files alone: nothing is loaded, nothing is run.
+
+    With --shapes its networks are followed without their weights, by a process of its own on the CPU.
 
     A class with a question mark is guessed from names and shapes.
 
@@ -58,6 +74,13 @@ def inspect(
         raise CommandError(f"--sort: {safe_text(sort)!r} is not one of {', '.join(_SORTS)}.", EXIT_BAD_INPUT)
     if lora is not None and other is not None:
         raise CommandError("--lora and --diff cannot be used at once.", EXIT_BAD_INPUT)
+    if shapes is None and (batch is not None or dtype is not None):
+        raise CommandError("--batch and --dtype say how --shapes is to be run; give that too.", EXIT_BAD_INPUT)
+    if shapes is not None:
+        if lora is not None or other is not None or sort is not None:
+            raise CommandError("--shapes cannot be used with --lora, --diff or --sort.", EXIT_BAD_INPUT)
+        request = _dry_run(model, shapes, batch, dtype)
+        return dry_run.run(request, component=component, depth=depth, query=filter, json=json)
     try:
         anatomy = open_anatomy(model)
         chosen = _chosen(anatomy, component)
@@ -79,6 +102,15 @@ def inspect(
     if filter and not any(True for part in chosen for _ in rows(part, view)):
         note(f"Nothing here has {safe_text(filter, limit=60)!r} in its path, class or shape.")
     return EXIT_DONE
+
+
+def _dry_run(model: str, shapes: str, batch: int | None, dtype: str | None) -> RunDry:
+    width, height = dry_run.size_of(shapes)
+    known = get_args(DryDtype)
+    if dtype is not None and dtype not in known:
+        raise CommandError(f"--dtype: {safe_text(dtype, limit=60)!r} is not one of {', '.join(known)}.", EXIT_BAD_INPUT)
+    chosen = cast(DryDtype, dtype or "float16")
+    return RunDry(request=0, model=model, width_px=width, height_px=height, batch_size=batch or 1, dtype=chosen)
 
 
 def _chosen(anatomy: Anatomy, name: str | None) -> Sequence[Component]:

@@ -89,8 +89,20 @@ def _plan(request: RunDry, networks: Mapping[str, nn.Module]) -> Plan:
     if not 1 <= request.batch_size <= _LARGEST_BATCH:
         raise InspectionProblem(f"The batch must be from 1 to {_LARGEST_BATCH:,}, not {request.batch_size:,}.")
     dtype = getattr(torch, request.dtype)
-    converted = {name: network.to(dtype) for name, network in networks.items()}
-    return Plan(width, height, request.batch_size, request.guidance, dtype, factor, converted)
+    for network in networks.values():
+        _convert(network, dtype)
+    return Plan(width, height, request.batch_size, request.guidance, dtype, factor, networks)
+
+
+def _convert(network: Any, dtype: torch.dtype) -> None:
+    """To a dtype, as loading does: transformers keeps in float32 what float16 is too narrow for, as T5's `wo`."""
+    kept = set(getattr(network, "_keep_in_fp32_modules_strict", None) or ())
+    if dtype == torch.float16 or type(network).__module__.startswith("diffusers."):
+        kept |= set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    nn.Module.to(network, dtype)  # that of diffusers warns, even where nothing is kept
+    for path, module in network.named_modules():
+        if kept.intersection(path.split(".")):
+            nn.Module.to(module, torch.float32)
 
 
 def _factor(vae: Any) -> int:

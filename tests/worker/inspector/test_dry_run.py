@@ -215,6 +215,8 @@ def test_sd3_joins_the_tokens_of_three_encoders(tmp_path: Path) -> None:
     assert run.skipped == () and [stage.component for stage in run.stages] == [*parts]
     assert stage(run, "text_encoder_3").modules[0].inputs[0].shape == (2, 256)
     assert stage(run, "transformer").modules[0].outputs[0].shape == (2, 4, 16, 16)
+    t5 = stage(run, "text_encoder_3")
+    assert t5.weight_bytes == 2 * t5.parameters + 2 * 64 * 32, "one matrix of T5 stays in float32"
 
 
 def test_flux_is_told_the_guidance_and_runs_once(tmp_path: Path) -> None:
