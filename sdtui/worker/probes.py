@@ -30,6 +30,8 @@ _BLOCK_LISTS: Final = frozenset(
 """How diffusers and transformers name the lists of blocks in U-Nets, transformers, VAEs, CLIP and T5."""
 _HALVES: Final = frozenset({"encoder", "decoder"})
 """Of a VAE, whose own `forward` is not called, and the whole of some text encoders."""
+_PASS_ON: Final = (torch.nn.Dropout, torch.nn.Identity)
+"""What gives back what it gets; it would only be looked at twice."""
 _MAX_MODULES: Final = 4000
 """In one event: a megabyte, of the four that a frame may have."""
 
@@ -50,7 +52,7 @@ def spots(pipe: Any, mode: InspectMode) -> list[tuple[Spot, torch.nn.Module]]:
         network = getattr(pipe, name, None)
         for path, module in network.named_modules() if network is not None else ():
             block = is_block(path, module)
-            if block or mode == "modules":
+            if block or (mode == "modules" and not isinstance(module, _PASS_ON)):
                 found.append((Spot(name, path, type(module).__name__, block), module))
     return found
 
@@ -136,7 +138,7 @@ class Probe:
         if tensor is None:
             self._calls.append(Call(spot, order, None, None, span, 0, given))
             return
-        facts = (tuple(tensor.shape), tensor.dtype, tensor.numel() * tensor.element_size())
+        facts = (tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size())
         memory_bytes = self._memory() if spot.is_block else 0
         self._calls.append(Call(spot, order, facts, figures_of(tensor), span, memory_bytes, given))
 

@@ -127,13 +127,14 @@ def test_nothing_is_left_on_the_modules_however_a_job_ends(desk: Desk) -> None:
 
 def test_hooks_that_a_remedy_puts_on_and_takes_off_leave_nothing_behind(desk: Desk) -> None:
     unet = desk.model.pipe.unet
+    looked_at = [module for _, module in spots(SimpleNamespace(unet=unet), "modules")]
     probe = Probe("j", "modules", CPU, lambda _: None)
     with probe.attached(desk.model.pipe):
-        for module in unet.modules():
+        for module in looked_at:
             add_hook_to_module(module, ModelHook())
         unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 77, 32))
         taken = probe.take()
-        for module in unet.modules():
+        for module in looked_at:
             remove_hook_from_module(module)
     assert taken is not None and len(taken.calls) > 50
     assert not wrapped(desk.model.pipe)
@@ -173,9 +174,11 @@ def test_the_figures_of_every_module_are_those_of_its_output(desk: Desk) -> None
         hooks.callback(pipe.unet.register_forward_pre_hook(lambda *_: outputs.clear()).remove)
         desk.run(inspected(desk.submit()))
     told = by_path(steps_of(desk)[STEPS])
-    assert set(outputs) <= set(told) and len(outputs) > 60
+    passing = {path for path, module in pipe.unet.named_modules() if isinstance(module, torch.nn.Dropout | torch.nn.Identity)}
+    assert set(outputs) - passing == set(told) and len(told) > 60
     assert max(map(len, outputs.values())) > 1, "an activation is shared"
-    for path, tensors in outputs.items():
+    for path in told:
+        tensors = outputs[path]
         module, first, values = told[path], tensors[0], torch.cat([tensor.flatten() for tensor in tensors]).double()
         expected = (tuple(first.shape), "float32", len(tensors), "")
         assert (module.shape, module.dtype, module.calls, module.fault) == expected, path
@@ -247,7 +250,8 @@ def test_the_blocks_of_sd_1_are_its_resnets_transformers_and_samplers_and_the_ne
         "Downsample2D": 3, "Upsample2D": 3,
     }  # fmt: skip
     everything = spots(SimpleNamespace(unet=unet), "modules")
-    assert len(everything) == len(list(unet.modules())) and [spot for spot, _ in everything if spot.is_block] == found
+    passing = sum(isinstance(module, torch.nn.Dropout | torch.nn.Identity) for module in unet.modules())
+    assert len(everything) == len(list(unet.modules())) - passing and [spot for spot, _ in everything if spot.is_block] == found
 
 
 # --- no numbers -------------------------------------------------------------------------------------------------------
