@@ -39,6 +39,10 @@ _NAMES = {
 }
 
 
+def _ids(*kinds: type[Any]) -> set[str]:
+    return {binding.id or "" for kind in kinds for binding in own_bindings(kind)}
+
+
 def unknown_ids(keymap: Mapping[str, str]) -> list[str]:
     """What is wrong with a keymap: one sentence for each id that no binding has, with the nearest that is known."""
     if not keymap:
@@ -47,17 +51,20 @@ def unknown_ids(keymap: Mapping[str, str]) -> list[str]:
     from sdtui.ui.screens.chooser import Chooser
     from sdtui.ui.screens.create import CreateScreen
     from sdtui.ui.screens.help import HelpScreen
-    from sdtui.ui.screens.inspect import InspectScreen
     from sdtui.ui.screens.queue import QueueScreen
     from sdtui.ui.widgets.choice import Choice
     from sdtui.ui.widgets.field import FieldInput
     from sdtui.ui.widgets.job_table import JobTable
-    from sdtui.ui.widgets.module_tree import ModuleLines
     from sdtui.ui.widgets.prompt import PromptBox
     from sdtui.ui.widgets.step_log import StepLog
     from sdtui.ui.widgets.tab_line import TabLine
 
-    screens = (CreateScreen, InspectScreen, QueueScreen, Chooser, HelpScreen)
-    kinds = (SdtuiApp, *screens, Choice, FieldInput, JobTable, ModuleLines, PromptBox, StepLog, TabLine)
-    known = {binding.id or "" for kind in kinds for binding in own_bindings(kind)}
+    screens = (CreateScreen, QueueScreen, Chooser, HelpScreen)
+    kinds = (SdtuiApp, *screens, Choice, FieldInput, JobTable, PromptBox, StepLog, TabLine)
+    known = _ids(*kinds)
+    if not keymap.keys() <= known:  # what most people never open is not read for them
+        from sdtui.ui.screens.inspect import InspectScreen
+        from sdtui.ui.widgets.module_tree import ModuleLines
+
+        known |= _ids(InspectScreen, ModuleLines)
     return [f"[keymap] {name!r} is no key's id; {nearest(name, sorted(known))}" for name in keymap if name not in known]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy, Component, Module
+from sdtui.server.inspector import Inspector
 from sdtui.ui.bindings import own_bindings, unknown_ids
 from sdtui.ui.commands import commands
 from sdtui.ui.module_rows import columns_for, count_text, head_text, line_spans
@@ -312,6 +314,7 @@ async def test_what_cannot_be_opened_is_one_line_and_the_tree_stays(tmp_path: Pa
             await type_into(running, "o", str(source))
             await until(lambda fault=fault: fault in notice(screen), fault)
             assert "\n" not in notice(screen)
+            await running.pilot.pause()
             assert fault in running.screen_text()
             assert names(screen) == before
             assert screen.source == "scenes-128"
@@ -586,6 +589,8 @@ async def test_leaving_a_search_goes_back_to_where_it_began() -> None:
 async def test_only_modules_of_a_class_are_shown_with_what_holds_them() -> None:
     async with stage(size=(120, 50)) as running:
         screen = await open_inspect(running)
+        await type_into(running, "slash", "conv_out")
+        await until(lambda: screen.hits, "something that is left out then")
         before = names(screen)
         await running.pilot.press("f")
         await until(lambda: isinstance(running.app.screen, Chooser), "the classes")
@@ -602,6 +607,7 @@ async def test_only_modules_of_a_class_are_shown_with_what_holds_them() -> None:
         wanted = sum(each.class_name == "Attention" for part in outline.anatomy.components for each in part.modules)
         assert len(leaves) == wanted
         assert "only Attention" in running.screen_text()
+        assert screen.hits == []
         await running.pilot.press("escape")
         assert names(screen) == before
 
@@ -642,7 +648,7 @@ async def test_differences_from_another_model_are_marked_where_they_are(tmp_path
     async with stage(size=(160, 40)) as running:
         screen = await open_inspect(running, one)
         await type_into(running, "D", other)
-        await until(lambda: "3 differences from" in notice(screen), "compared")
+        await until(lambda: "3 differences in structure from" in notice(screen), "compared")
         told = {}
         for _ in range(3):
             told[path(screen)] = screen.page.text.splitlines()[0]
@@ -659,6 +665,78 @@ async def test_differences_from_another_model_are_marked_where_they_are(tmp_path
         await until(lambda: "No difference in structure" in notice(screen), "the same")
         await type_into(running, "D", str(tmp_path / "none"))
         await until(lambda: "does not exist" in notice(screen), "said")
+
+
+async def test_another_dtype_everywhere_does_not_hide_what_else_differs(tmp_path: Path) -> None:
+    shapes = unet(32, 64)
+    one = str(write_sparse(tmp_path / "one.safetensors", shapes))
+    half = str(write_sparse(tmp_path / "half.safetensors", shapes, "F16"))
+    wider = str(write_sparse(tmp_path / "wider.safetensors", shapes | {"input_blocks.0.0.weight": (32, 9, 3, 3)}, "F16"))
+    async with stage(size=(160, 40)) as running:
+        screen = await open_inspect(running, one)
+        await type_into(running, "D", wider)
+        told = f"1 difference in structure from {wider}, and {len(shapes) - 1} tensors of another dtype"
+        await until(lambda: told in notice(screen), "compared")
+        assert path(screen) == "unet.input_blocks.0.0"
+        assert screen.page.text.startswith("≠ bias: F32 here, F16 there\n≠ weight: [32, 4, 3, 3] here, [32, 9, 3, 3] there\n")
+        assert len(screen.hits) == 1
+        await type_into(running, "D", half)
+        told = f"No difference in structure from {half}, and {len(shapes)} tensors of another dtype"
+        await until(lambda: told in notice(screen), "compared")
+        assert path(screen) == "unet.time_embed.0"
+
+
+# --- looking closer -------------------------------------------------------------------------------------------------
+
+
+async def test_looking_closer_tells_exact_classes_shapes_and_work(monkeypatch) -> None:
+    monkeypatch.setattr("tests.ui.stage.DEADLINE_S", 150.0)  # torch is imported in another process
+    async with stage(size=(200, 60)) as running:
+        screen = await open_inspect(running)
+        first = screen.outline
+        assert first
+        screen.tree_lines.go_to(first.find_key(("unet", "conv_in")) or 0)
+        unfolded = names(screen)
+        await running.pilot.press("t")
+        assert "Building the classes" in notice(screen)
+        await until(lambda: screen.outline is not first, "exact classes")
+        await until(lambda: "in one forward" in screen.page.text, "the page")
+        assert path(screen) == "unet.conv_in"
+        assert set(unfolded) <= set(names(screen))
+        for told in ("class       Conv2d\n", "input       [2, 4, 16, 16]", "output      [2, 64, 16, 16]", "padding"):
+            assert told in screen.page.text
+        assert f"work        {count_text(2 * 16 * 16 * 64 * 4 * 9)} multiply-adds" in screen.page.text
+        await running.pilot.press("home")
+        await until(lambda: "128×128 px, float16, with guidance" in screen.page.text, "the whole job")
+        assert "973.5 M multiply-adds" in screen.page.text
+        assert "Classes are exact now" in notice(screen)
+        await running.pilot.press("r")
+        await until(lambda: screen.dry_run is None, "from the files again")
+        assert screen._inspector is not None
+    assert screen._inspector.pid is None
+
+
+async def test_an_inspector_that_dies_is_said_and_the_tree_stays(monkeypatch) -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.buffer.read(1); sys.stderr.write('a [/] fault\\n')"]
+    monkeypatch.setattr("sdtui.server.inspector.Inspector", partial(Inspector, command))
+    async with stage(size=(160, 36)) as running:
+        screen = await open_inspect(running)
+        before = screen.outline
+        await running.pilot.press("t")
+        await until(lambda: "The inspector ended. Its log ends with: a [/] fault" in notice(screen), "said")
+        assert screen.outline is before
+
+
+async def test_leaving_while_the_inspector_is_asked_waits_for_nothing(monkeypatch) -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
+    monkeypatch.setattr("sdtui.server.inspector.Inspector", partial(Inspector, command))
+    async with stage() as running:
+        screen = await open_inspect(running)
+        await running.pilot.press("t")
+        await until(lambda: screen._inspector is not None and screen._inspector.pid is not None, "asked")
+        inspector = screen._inspector
+    assert inspector is not None
+    assert inspector.pid is None
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple
 
 from textual import on
 from textual.app import ComposeResult
@@ -25,11 +25,16 @@ from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import MODEL, Hits, Key, Outline
 from sdtui.ui.screens import SCREENS
 from sdtui.ui.screens.base import FeedScreen
-from sdtui.ui.screens.inspect_models import ModelSuggester, differences, read_outline
+from sdtui.ui.screens.inspect_models import ModelSuggester, compare, read_outline
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
 from sdtui.ui.widgets.module_page import ModulePage
-from sdtui.ui.widgets.module_tree import ModuleBox, ModuleLines
+from sdtui.ui.widgets.module_tree import ModuleLines
+from sdtui.ui.widgets.table_box import TableBox
+
+if TYPE_CHECKING:
+    from sdtui.server.inspector import Inspector
+    from sdtui.ui.screens.inspect_dry import DryRun
 
 Asked = Literal["find", "open", "compare"]
 _PLACEHOLDERS: Final[dict[Asked, str]] = {
@@ -76,6 +81,7 @@ class InspectScreen(FeedScreen):
         Binding("f", "choose_class", "Class", id="inspect.class", tooltip="Show only modules of one class"),
         Binding("s", "sort", "Sort", id="inspect.sort", tooltip="Sort by parameters, size or name, or as the model runs"),
         Binding("D", "compare", "Compare", id="inspect.compare", tooltip="Mark in what another model differs"),
+        Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
         Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
         Binding(
@@ -84,7 +90,7 @@ class InspectScreen(FeedScreen):
         Binding("f8", "reconnect", show=False, id="inspect.reconnect", tooltip="Try to reach the server now"),
     ]
     header = query_one("#header", HeaderLine)
-    box = query_one("#modules", ModuleBox)
+    box = query_one("#modules", TableBox)
     tree_lines = query_one("#module-lines", ModuleLines)
     page = query_one("#page", ModulePage)
     say = query_one("#say", Static)
@@ -109,12 +115,20 @@ class InspectScreen(FeedScreen):
         self._kept: dict[str, Kept] = {}
         self._suggester = ModelSuggester()
         self._doing = ""
+        self._inspector: Inspector | None = None
+        self.dry_run: DryRun | None = None
+
+    async def on_unmount(self) -> None:
+        """The process that looks closer ends with the screen."""
+        if self._inspector is not None:
+            self.workers.cancel_group(self, "files")  # else its next question would start another process
+            await self._inspector.close()
 
     def compose(self) -> ComposeResult:
         """The tree, and beside or below it the page of the selected module."""
         yield HeaderLine(SCREENS, "inspect", id="header")
         with Container(id="inspect-body"):
-            box = ModuleBox(id="modules")
+            box = TableBox(ModuleLines(id="module-lines"), id="modules")
             box.border_title = "Modules"
             yield box
             yield ModulePage(id="page")
@@ -157,8 +171,13 @@ class InspectScreen(FeedScreen):
         except AnatomyError as error:
             self.show_notice(safe_text(str(error), limit=600), "error")
             return
+        self._show(source, outline)
+        self.show_notice(*_problem_line(outline))
+
+    def _show(self, source: str, outline: Outline, dry_run: DryRun | None = None) -> None:
+        """Show a tree, with what was unfolded and selected in it before."""
         self._remember()
-        self.source, self.outline = source, outline
+        self.source, self.outline, self.dry_run = source, outline, dry_run
         self.hits, self.differences = [], {}
         kept = self._kept.get(source)
         node = None
@@ -167,8 +186,24 @@ class InspectScreen(FeedScreen):
             node = outline.find_key(kept.selected)
         self.tree_lines.show(outline, node or MODEL)
         self.show_title()
-        self.show_notice(*_problem_line(outline))
         self.refresh_bindings()
+
+    async def _look_closer(self, outline: Outline) -> None:
+        from sdtui.server.inspector import Inspector, InspectorError
+        from sdtui.ui.screens.inspect_dry import look_closer
+
+        self._inspector = self._inspector or Inspector()
+        try:
+            exact, dry_run = await look_closer(self._inspector, outline.anatomy, self.source)
+        except InspectorError as error:
+            self.show_notice(safe_text(str(error), limit=600), "error")
+            return
+        exact.sort(outline.sorted_by)
+        self._show(self.source, exact, dry_run)
+        words, tone = _problem_line(exact)
+        trouble = safe_text(dry_run.trouble, limit=400)
+        done = "Classes are exact now, and the pages tell shapes and work."
+        self.show_notice(*((words, tone) if words else (trouble, "warning") if trouble else (done, "success")))
 
     def _remember(self) -> None:
         if self.outline is not None and self.tree_lines.selected is not None:
@@ -203,7 +238,8 @@ class InspectScreen(FeedScreen):
         self.box.border_subtitle = Content(" · ".join(part for part in parts if part))
 
     def show_notice(self, words: str, tone: str = "muted") -> None:
-        """The line below; `words` are safe."""
+        """The line below, up to three for what is wrong; `words` are safe."""
+        self.say.set_class(tone in ("error", "warning"), "-fault")
         self.say.update(Content.styled(words, f"${tone}"))
 
     @on(ModuleLines.Selected)
@@ -211,13 +247,14 @@ class InspectScreen(FeedScreen):
         """The page of what is selected."""
         if self.outline is not None and self.tree_lines.selected is not None:
             node = self.tree_lines.selected
-            self.page.show(self.outline, node, self.differences.get(node, ()))
+            runs = self.dry_run.facts(self.outline, node) if self.dry_run is not None else ()
+            self.page.show(self.outline, node, self.differences.get(node, ()), runs)
 
     # --- what the user does -----------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What is impossible now is shown, but dim."""
-        if action in ("find", "choose_class", "sort", "compare", "copy_path", "reopen"):
+        if action in ("find", "choose_class", "sort", "compare", "copy_path", "reopen", "look_closer"):
             return self.outline is not None or None
         if action == "next_hit":
             return bool(self.hits) or None
@@ -235,6 +272,12 @@ class InspectScreen(FeedScreen):
         """Type what to find."""
         self._began_at = self.tree_lines.selected
         self._ask("find")
+
+    def action_look_closer(self) -> None:
+        """Have the classes built and run once, without weights and numbers, in a process beside."""
+        if self.outline is not None:
+            self.show_notice("Building the classes and running them without numbers; torch takes some seconds to start …")
+            self._work(self._look_closer(self.outline), "The model cannot be looked at closer")
 
     def action_reopen(self) -> None:
         """Read the files again; what is unfolded stays."""
@@ -281,6 +324,7 @@ class InspectScreen(FeedScreen):
         """Show only modules of a class; empty shows all."""
         if self.outline is None:
             return
+        self._take_hits([])  # some of them may be left out now
         self.outline.keep_class(name)
         self.tree_lines.lines_changed()
         self.show_title()
@@ -349,21 +393,25 @@ class InspectScreen(FeedScreen):
         if outline is None:
             return
         try:
-            found = await asyncio.to_thread(differences, outline, other)
+            found = await asyncio.to_thread(compare, outline, other)
         except AnatomyError as error:
             self.show_notice(safe_text(str(error), limit=600), "error")
             return
         if outline is not self.outline:
             return
-        self._take_hits(sorted(found))
-        self.differences = found
-        if not found:
-            self.show_notice(f"No difference in structure from {_shown(other)}.", "success")
-            return
-        self.tree_lines.go_to(self.hits[0])
+        self._take_hits(found.places)
+        self.differences = found.told
+        dtypes = f", and {count_noun(found.dtypes, 'tensor')} of another dtype" if found.dtypes else ""
+        if found.structure:
+            words = (
+                f"{count_noun(found.structure, 'difference')} in structure from {_shown(other)}{dtypes}; n goes on, esc leaves."
+            )
+        else:
+            words = f"No difference in structure from {_shown(other)}{dtypes}."
+        if self.hits:
+            self.tree_lines.go_to(self.hits[0])
         self.show_page()
-        count = sum(map(len, found.values()))
-        self.show_notice(f"{count_noun(count, 'difference')} from {_shown(other)}; n goes on, esc leaves.", "accent")
+        self.show_notice(words, "accent" if self.hits else "success")
 
     # --- what was found ---------------------------------------------------------------------------------------------
 

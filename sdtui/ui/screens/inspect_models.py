@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from textual.suggester import Suggester
 
@@ -26,12 +26,24 @@ def read_outline(source: str) -> Outline:
     return Outline(open_anatomy(source))
 
 
-def differences(outline: Outline, other: str) -> dict[int, list[str]]:
-    """In what another model differs from the one that is shown, at which nodes. Raises `AnatomyError`.
+class Comparison(NamedTuple):
+    """In what another model differs: sentences for each node, how many tell of a dtype alone, and where others are."""
+
+    told: dict[int, list[str]]
+    structure: int
+    dtypes: int
+    places: list[int]
+    """The nodes to look at: those of another structure; where there are none, those of another dtype."""
+
+
+def compare(outline: Outline, other: str) -> Comparison:
+    """Compare the model that is shown with another. Raises `AnatomyError`.
 
     What only the other one has stands at the nearest module above it that both have.
     """
-    found: dict[int, list[str]] = {}
+    told: dict[int, list[str]] = {}
+    places: set[int] = set()
+    dtypes = structure = 0
     names: dict[str, dict[str, str]] = {}
     for difference in diff(outline.anatomy, open_anatomy(other)):
         name = difference.component
@@ -41,8 +53,13 @@ def differences(outline: Outline, other: str) -> dict[int, list[str]]:
             if name not in names:
                 names[name] = _own_names(component)
             node = _place(outline, name, names[name], difference.path)
-        found.setdefault(node, []).append(_sentence(difference))
-    return found
+        told.setdefault(node, []).append(_sentence(difference))
+        if difference.what == "dtype":
+            dtypes += 1
+        else:
+            structure += 1
+            places.add(node)
+    return Comparison(told, structure, dtypes, sorted(places or told))
 
 
 def _own_names(component: Component) -> dict[str, str]:

@@ -42,8 +42,9 @@ from sdtui.ui.screens.create_jobs import CANCEL_WAYS, cancel_way, short_name
 from sdtui.ui.screens.queue_events import Story, show_event, show_state
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.job_detail import JobDetail
-from sdtui.ui.widgets.job_table import JobBox, JobTable
+from sdtui.ui.widgets.job_table import JobTable
 from sdtui.ui.widgets.key_line import KeyLine
+from sdtui.ui.widgets.table_box import TableBox
 
 REFRESH_S: Final = 0.1
 """Changes within this time are fetched together, and a running job's line moves no more often."""
@@ -94,7 +95,7 @@ class QueueScreen(FeedScreen):
         Binding("f8", "reconnect", show=False, id="queue.reconnect", tooltip="Try to reach the server now"),
     ]
     header = query_one("#header", HeaderLine)
-    box = query_one("#jobs", JobBox)
+    box = query_one("#jobs", TableBox)
     table = query_one("#job-table", JobTable)
     detail = query_one("#detail", JobDetail)
     say = query_one("#say", Static)
@@ -136,7 +137,7 @@ class QueueScreen(FeedScreen):
         """The table, and beside or below it the selected job."""
         yield HeaderLine(SCREENS, "queue", id="header")
         with Container(id="queue-body"):
-            box = JobBox(id="jobs")
+            box = TableBox(JobTable(id="job-table"), id="jobs")
             box.border_title = "Queue"
             box.table.jobs = self.pages
             yield box

@@ -6,21 +6,18 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
 from textual.events import Click
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widget import Widget
 
 from sdtui.protocol import JobRow
 from sdtui.ui.job_pages import JobList, JobPages
 from sdtui.ui.queue_rows import Column, columns_for, head_text, line_spans
+from sdtui.ui.widgets.table_box import TableBox
 
 
 class JobTable(ScrollView, can_focus=True):
@@ -171,7 +168,7 @@ class JobTable(ScrollView, can_focus=True):
         """Choose the columns."""
         self.columns = columns_for(max(1, self.scrollable_content_region.width - 1), priorities=self.priorities)
         self.refresh()
-        if isinstance(self.parent, JobBox):
+        if isinstance(self.parent, TableBox):
             self.parent.head.show(head_text(self.columns))
 
     def on_focus(self) -> None:
@@ -219,35 +216,3 @@ class JobTable(ScrollView, can_focus=True):
             self.cursor = index
             if event.chain > 1:
                 self.post_message(self.Opened())
-
-
-class TableHead(Widget):
-    """The titles of the columns."""
-
-    def __init__(self) -> None:
-        super().__init__(id="job-head")
-        self._text = ""
-
-    def show(self, text: str) -> None:
-        """Other columns."""
-        if text != self._text:
-            self._text = text
-            self.refresh()
-
-    def render(self) -> Content:
-        """One line."""
-        return Content.styled(self._text, "$muted")
-
-
-class JobBox(Vertical):
-    """The table under its titles."""
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.head = TableHead()
-        self.table = JobTable(id="job-table")
-
-    def compose(self) -> ComposeResult:
-        """Titles, then jobs."""
-        yield self.head
-        yield self.table

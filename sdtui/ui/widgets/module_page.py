@@ -53,12 +53,12 @@ class ModulePage(ScrollView, can_focus=True):
         """The whole page, not wrapped."""
         return "".join(text for text, _ in self._spans)
 
-    def show(self, outline: Outline, node: int, differences: Sequence[str] = ()) -> None:
-        """Another node, from its beginning; `differences`: in what another model differs here."""
+    def show(self, outline: Outline, node: int, differences: Sequence[str] = (), runs: Sequence[tuple[str, str]] = ()) -> None:
+        """Another node, from its beginning; `differences`: in what another model differs here; `runs`: how it runs."""
         title = "Model" if node == MODEL else "Component" if outline.is_component(node) else "Module"
         if title != self.border_title:
             self.border_title = title
-        self._spans = [*_differences(differences), *page_spans(outline, node)]
+        self._spans = [*_differences(differences), *page_spans(outline, node, runs)]
         if self.scroll_offset.y:
             self.scroll_to(y=0, animate=False, immediate=True, force=True)
         self._wrap()
@@ -96,17 +96,19 @@ class ModulePage(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
 
 
-def page_spans(outline: Outline, node: int) -> list[Span]:
+def page_spans(outline: Outline, node: int, runs: Sequence[tuple[str, str]] = ()) -> list[Span]:
     """The text with its tones; lines end with newlines and are wrapped by who shows them."""
+    how: list[Span] = [("\nin one forward\n", "muted"), *_facts(runs)] if runs else []
     component = outline.component(node)
     if component is None:
-        return _model_spans(outline)
+        return [*_model_spans(outline), *how]
     spans: list[Span] = [(f"{_safe(outline.path(node), 2000)}\n", "text")]
     module = outline.modules[node]
     whole = outline.is_component(node)
     spans += _problems((*component.problems, *module.problems) if whole else module.problems)
     spans.append(("\n", "text"))
     spans += _facts(_module_facts(outline, node, component, module))
+    spans += how
     if module.weights:
         spans.append((f"\n{count_noun(len(module.weights), 'tensor')}\n", "muted"))
         spans += _weights(module)

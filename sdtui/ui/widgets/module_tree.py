@@ -7,22 +7,19 @@ from typing import ClassVar, Final
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.cache import LRUCache
-from textual.containers import Vertical
-from textual.content import Content
 from textual.events import Click
 from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widget import Widget
 
 from sdtui.ui.module_rows import Column, columns_for, head_text, line_spans, name_indent
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.private import grow
+from sdtui.ui.widgets.table_box import TableBox
 
 _KEPT_LINES: Final = 1024
 """A dozen screens: what is scrolled back to need not be laid out again."""
@@ -151,7 +148,7 @@ class ModuleLines(ScrollView, can_focus=True):
         self.columns = columns_for(max(1, self.scrollable_content_region.width - 1))
         self._strips.clear()
         self.refresh()
-        if isinstance(self.parent, ModuleBox):
+        if isinstance(self.parent, TableBox):
             self.parent.head.show(head_text(self.columns))
 
     def notify_style_update(self) -> None:
@@ -244,35 +241,3 @@ class ModuleLines(ScrollView, can_focus=True):
         _, mark = name_indent(self.outline.depths[self.outline.lines[line]], self.columns[0].width)
         if event.x - self.gutter.left in (mark, mark + 1) or event.chain == 2:
             self.action_fold()
-
-
-class ModuleHead(Widget):
-    """The titles of the columns."""
-
-    def __init__(self) -> None:
-        super().__init__(id="module-head")
-        self._text = ""
-
-    def show(self, text: str) -> None:
-        """Other columns."""
-        if text != self._text:
-            self._text = text
-            self.refresh()
-
-    def render(self) -> Content:
-        """One line."""
-        return Content.styled(self._text, "$muted")
-
-
-class ModuleBox(Vertical):
-    """The tree under its titles."""
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.head = ModuleHead()
-        self.tree_lines = ModuleLines(id="module-lines")
-
-    def compose(self) -> ComposeResult:
-        """Titles, then modules."""
-        yield self.head
-        yield self.tree_lines
