@@ -135,8 +135,30 @@ def _check_brings_no_code(folder: Path, library: str) -> None:
         what = f"{_show(folder.parent / MODEL_INDEX)} takes its {folder.name} from {safe_text(library, limit=80)!r}"
         raise CheckpointError(f"{what}: code that comes with a model is never run.")
     for name in _CONFIGS:
-        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+        if not (folder / name).is_file():
+            continue
+        config = read_json(folder / name)
+        if "auto_map" in config:
             raise CheckpointError(f"{_show(folder / name)} has an `auto_map`: code that comes with a model is never run.")
+        kernel = _kernel_of(config)
+        if kernel:
+            raise CheckpointError(f"{_show(folder / name)} asks for the kernel {kernel!r}: code from a hub is never run.")
+
+
+def _kernel_of(config: object) -> str:
+    """The hub's kernel that a configuration, or one inside it, wants for its attention or experts; empty where none does."""
+    if not isinstance(config, dict):
+        return ""
+    for key, value in config.items():
+        names = [part for part in (value.values() if isinstance(value, dict) else (value,)) if isinstance(part, str)]
+        if "_implementation" in str(key):
+            found = next((name for name in names if "/" in name), "")
+            if found:
+                return safe_text(found, limit=80)
+        below = _kernel_of(value)
+        if below:
+            return below
+    return ""
 
 
 def components(path: Path) -> dict[str, tuple[str, str]]:

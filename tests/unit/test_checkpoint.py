@@ -128,6 +128,14 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "tokenizer/tokenizer_config.json").write_text('{"auto_map": {}}'),
         "has an `auto_map`",
     ),
+    "a kernel from the hub": (
+        lambda f: (f / "unet/config.json").write_text('{"attn_implementation": "owner/kernel"}'),
+        "the kernel 'owner/kernel': code from a hub is never run",
+    ),
+    "a kernel in a config inside": (
+        lambda f: (f / "unet/config.json").write_text('{"text_config": {"_attn_implementation": {"text": "owner/kernel"}}}'),
+        "the kernel 'owner/kernel'",
+    ),
     "a link that leaves": (lambda f: link(f / "unet/model.safetensors", f.parent / "elsewhere"), "outside the model"),
     "a config that leaves": (lambda f: link(f / "vae/config.json", Path("/etc/passwd")), "is a link to /etc/passwd, outside"),
     "a folder that leaves": (lambda f: link(f / "scheduler", f.parent), "outside the model"),
