@@ -22,6 +22,12 @@ def _overhead(rounds: int) -> list[Figure]:
     return measure(rounds)
 
 
+def _inspect(rounds: int) -> list[Figure]:
+    from sdtui.bench.inspect import measure
+
+    return measure(rounds)
+
+
 def _start(rounds: int) -> list[Figure]:
     from sdtui.bench.start import measure
 
@@ -66,6 +72,7 @@ def _terminal(rounds: int) -> list[Figure]:
 
 BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {
     "overhead": (_overhead,),
+    "inspect": (_inspect,),
     "start": (_start,),
     "stall": (_stall,),
     "first-step": (_first_step,),

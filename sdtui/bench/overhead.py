@@ -44,7 +44,7 @@ def measure(rounds: int) -> list[Figure]:
             "linear": lambda: _job(model, root, sender, PreviewOptions(method="linear", max_per_s=_EVERY_STEP, budget=1.0)),
             "vae": lambda: _job(model, root, sender, PreviewOptions(method="vae", max_per_s=_EVERY_STEP, budget=1.0)),
         }
-        times = _alternate(runs, rounds)
+        times = alternate(runs, rounds)
         sender.close()
     plain = times["plain"]
     return [
@@ -68,7 +68,7 @@ def measure(rounds: int) -> list[Figure]:
     ]
 
 
-def _alternate(runs: dict[str, Callable[[], list[float]]], rounds: int) -> dict[str, list[float]]:
+def alternate(runs: dict[str, Callable[[], list[float]]], rounds: int) -> dict[str, list[float]]:
     """The times of all steps of each kind of run; the order turns from round to round, so that none is always first."""
     names = list(runs)
     for run in runs.values():
@@ -95,7 +95,7 @@ def _plain(model: LoadedModel) -> list[float]:
         callback_on_step_end=mark,
         output_type="latent",
     )
-    return _gaps(marks)
+    return gaps(marks)
 
 
 def _job(model: LoadedModel, root: Path, sender: Sender, preview: PreviewOptions, *, record: bool = False) -> list[float]:
@@ -111,8 +111,8 @@ def _job(model: LoadedModel, root: Path, sender: Sender, preview: PreviewOptions
     run_job(model, submit, emit=emit, cancelled=lambda: False, offline=True, journal=journal)
     if journal is not None:
         journal.close()
-    return _gaps(marks)
+    return gaps(marks)
 
 
-def _gaps(marks: list[float]) -> list[float]:
+def gaps(marks: list[float]) -> list[float]:
     return [after - before for before, after in pairwise(marks)]
