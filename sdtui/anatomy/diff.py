@@ -110,7 +110,8 @@ def _branches(component: str, what: What, here: _Tensors, there: _Tensors) -> li
 def _with_ancestors(tensors: _Tensors) -> set[str]:
     found = {""}
     for path in tensors:
-        while path not in found:
-            found.add(path)
-            path = parent_path(path)  # noqa: PLW2901  (up to one that is known)
+        above = path
+        while above not in found:
+            found.add(above)
+            above = parent_path(above)
     return found

@@ -41,9 +41,10 @@ def depth_first(paths: Iterable[str]) -> list[str]:
     """These paths and all that lie above them, the empty one first, each before what stands below it."""
     children: dict[str, list[str]] = {"": []}
     for path in paths:
-        while path not in children:
-            children[path] = []
-            path = path.rpartition(".")[0]  # noqa: PLW2901  (up to one that is known)
+        above = path
+        while above not in children:
+            children[above] = []
+            above = above.rpartition(".")[0]
     for path in list(children)[1:]:
         children[path.rpartition(".")[0]].append(path)
     found, waiting = [], [""]

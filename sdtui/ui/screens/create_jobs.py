@@ -85,9 +85,9 @@ def record_shown(screen: CreateScreen, job: str) -> None:
     if job != following.job:
         return
     following.record_told()
-    if following.over and not following.pinned and job not in following.own and screen.running not in (None, job):
-        assert screen.running is not None  # noqa: S101  (said just before)
-        follow_record(screen, screen.running)
+    running = screen.running
+    if running is not None and running != job and following.over and not following.pinned and job not in following.own:
+        follow_record(screen, running)
     elif not following.over and not following.started:
         screen.progress.wait_for("queued")
 
