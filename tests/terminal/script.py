@@ -117,6 +117,11 @@ def leave(kind: type[Emulator], home: Path | None = None) -> None:
         shell = f"printf 'before\r\n'; : > {place}/ready; read _; {app}; printf 'after\r\n'; : > {place}/done; read _"
         with kind(["sh", "-c", shell], columns=COLUMNS, rows=ROWS, env=env) as terminal:
             wait_for((place / "ready").exists, "the shell", 30)
+            width, height = map(int, terminal.cell_px(COLUMNS, ROWS))
+            left, top = kind.origin_px
+            first_line = (left, top, left + COLUMNS * width, top + height)
+            # A window that is still empty stands still as well.
+            wait_for(lambda: terminal.image().crop(first_line).getcolors(1) is None, "the shell's line", 30)
             before = terminal.settled()
             terminal.keys("Return")
             wait_for((place / "state").exists, "the app", 30)
@@ -125,9 +130,6 @@ def leave(kind: type[Emulator], home: Path | None = None) -> None:
             terminal.keys("q")
             wait_for((place / "done").exists, "the end of the app", 20)
             after = terminal.settled()
-            width, height = map(int, terminal.cell_px(COLUMNS, ROWS))
-    left, top = kind.origin_px
-    first_line = (left, top, left + COLUMNS * width, top + height)
     assert after.crop(first_line).tobytes() == before.crop(first_line).tobytes(), "the shell's lines are not as they were"
     # Below are the new line that was typed, "after", and nothing.
     rest = after.crop((left, top + 6 * height, left + (COLUMNS - 1) * width, top + (ROWS - 1) * height))
