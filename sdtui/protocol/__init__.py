@@ -99,6 +99,7 @@ from sdtui.protocol.names import (
 )
 from sdtui.protocol.probing import (
     InspectMode,
+    JobInspected,
     ModuleRun,
     ModulesRan,
     NotANumber,
@@ -176,6 +177,7 @@ __all__ = [
     "JobEvent",
     "JobFailed",
     "JobFinished",
+    "JobInspected",
     "JobInterrupted",
     "JobPaused",
     "JobQueued",

@@ -42,6 +42,8 @@ class Submit(Message, frozen=True, kw_only=True):
     preview: PreviewOptions = PreviewOptions()
     inspect: InspectMode = "off"
     """Which modules of the networks are looked at while they run: none, the blocks, or every one."""
+    words: bool = False
+    """Keep where each word of the prompt acts: cross-attention maps."""
     priority: int = 0
     resume: ResumePoint | None = None
     """Only from the server to the worker: the job was begun before."""

@@ -8,7 +8,7 @@ import msgspec
 
 from sdtui.params import GenerationParams
 from sdtui.protocol.base import Message
-from sdtui.protocol.probing import ModulesRan, NotANumber
+from sdtui.protocol.probing import JobInspected, ModulesRan, NotANumber
 from sdtui.protocol.values import JobRow, ModelInfo, TensorFact
 
 # --- the server's own -----------------------------------------------------------------------------------------------
@@ -394,6 +394,7 @@ JobEvent = (
     | StepFinished
     | ModulesRan
     | NotANumber
+    | JobInspected
     | PreviewReady
     | ImageSaved
     | JobResumed

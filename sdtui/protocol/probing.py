@@ -55,6 +55,18 @@ class ModulesRan(Message, frozen=True, kw_only=True):
     """What looking took, of all networks in this step or stage; it is part of that one's time."""
 
 
+class JobInspected(Message, frozen=True, kw_only=True):
+    """A batch of an inspected job has its activations and word maps in a file; see `sdtui.inspected`."""
+
+    job: str
+    batch_index: int
+    path: str
+    modules: int = 0
+    """Whose activations are in it."""
+    words: int = 0
+    """Tokens of the prompt whose maps are in it."""
+
+
 class NotANumber(Message, frozen=True, kw_only=True):
     """The first module of a job whose output holds a NaN or an infinity; told once a job by one worker."""
 

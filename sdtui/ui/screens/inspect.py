@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, get_args
 
 from textual import on
 from textual.app import ComposeResult
@@ -14,29 +13,34 @@ from textual.content import Content
 from textual.events import Paste
 from textual.getters import query_one
 from textual.message import Message as UiMessage
+from textual.widget import Widget
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
 from sdtui.anatomy.find import SortBy, classes
 from sdtui.anatomy.structs import AnatomyError
-from sdtui.text import count_noun, format_bytes, safe_text
+from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
-from sdtui.ui.outline import MODEL, Hits, Key, Outline
-from sdtui.ui.screens import SCREENS
+from sdtui.ui.outline import MODEL, Key, Outline
+from sdtui.ui.screens import SCREENS, inspect_find, inspect_live
 from sdtui.ui.screens.base import FeedScreen
-from sdtui.ui.screens.inspect_models import ModelSuggester, compare, read_outline
+from sdtui.ui.screens.inspect_models import ModelSuggester, read_outline
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
-from sdtui.ui.widgets.module_page import ModulePage
+from sdtui.ui.widgets.module_pages import ModulePages
 from sdtui.ui.widgets.module_tree import ModuleLines
+from sdtui.ui.widgets.schematic import Schematic
 from sdtui.ui.widgets.table_box import TableBox
+from sdtui.ui.widgets.words_view import WordsView
 
 if TYPE_CHECKING:
     from sdtui.server.inspector import Inspector
     from sdtui.ui.screens.inspect_dry import DryRun
 
 Asked = Literal["find", "open", "compare"]
+View = Literal["tree", "schematic", "words"]
+VIEWS: Final[tuple[View, ...]] = get_args(View)
 _PLACEHOLDERS: Final[dict[Asked, str]] = {
     "find": "a part of a name, a class or a shape: attn2, Conv2d, [320, …",
     "open": "a model's folder, file or hub id; → completes",
@@ -83,6 +87,12 @@ class InspectScreen(FeedScreen):
         Binding("D", "compare", "Compare", id="inspect.compare", tooltip="Mark in what another model differs"),
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
+        Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
+        Binding(
+            "p", "turn_page(1)", "Page", id="inspect.page", tooltip="Facts, weights, activations, code or place of it"
+        ),
+        Binding("P", "turn_page(-1)", show=False, id="inspect.page_before", tooltip="The part of the page before"),
+        Binding("L", "toggle_live", "Live", id="inspect.live", tooltip="Show what modules did in the last inspected job"),
         Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
         Binding(
             "escape", "leave", "Leave", show=False, id="inspect.leave", tooltip="Leave the search, the filter, the comparison"
@@ -92,7 +102,9 @@ class InspectScreen(FeedScreen):
     header = query_one("#header", HeaderLine)
     box = query_one("#modules", TableBox)
     tree_lines = query_one("#module-lines", ModuleLines)
-    page = query_one("#page", ModulePage)
+    schematic = query_one("#schematic", Schematic)
+    words = query_one("#words", WordsView)
+    page = query_one("#page", ModulePages)
     say = query_one("#say", Static)
     entry = query_one("#entry", EntryLine)
 
@@ -104,7 +116,8 @@ class InspectScreen(FeedScreen):
             self.screen = screen
 
     def __init__(self, feed: Feed) -> None:
-        super().__init__(feed)
+        super().__init__(feed, classes=f"-view-{VIEWS[0]}")
+        self.view: View = VIEWS[0]
         self.outline: Outline | None = None
         self.source = ""
         self.hits: list[int] = []
@@ -131,7 +144,9 @@ class InspectScreen(FeedScreen):
             box = TableBox(ModuleLines(id="module-lines"), id="modules")
             box.border_title = "Modules"
             yield box
-            yield ModulePage(id="page")
+            yield Schematic(id="schematic")
+            yield WordsView(id="words")
+            yield ModulePages(id="page")
         yield Static(id="say", markup=False)
         yield EntryLine(compact=True, max_length=_LONGEST_ENTRY, id="entry")
         yield KeyLine(id="keys")
@@ -287,6 +302,26 @@ class InspectScreen(FeedScreen):
         """Try to reach the server now."""
         self.feed.retry()
 
+    def action_turn_view(self) -> None:
+        """The next view: the tree, the schematic, the words."""
+        self.show_view(VIEWS[(VIEWS.index(self.view) + 1) % len(VIEWS)])
+
+    def show_view(self, view: View) -> None:
+        """Show one of the views, and go to it; all of them share the selected module."""
+        self.view = view
+        self.update_classes({f"-view-{name}": name == view for name in VIEWS})
+        shown: dict[View, Widget] = {"tree": self.tree_lines, "schematic": self.schematic, "words": self.words}
+        shown[view].focus()
+        self.refresh_bindings()
+
+    def action_turn_page(self, by: int) -> None:
+        """The next part of the module's page."""
+        self.page.turn(by)
+
+    def action_toggle_live(self) -> None:
+        """Show or hide what the modules did."""
+        inspect_live.toggle(self)
+
     def action_copy_path(self) -> None:
         """Put the path on the clipboard."""
         if self.outline is not None and self.tree_lines.selected is not None:
@@ -324,7 +359,7 @@ class InspectScreen(FeedScreen):
         """Show only modules of a class; empty shows all."""
         if self.outline is None:
             return
-        self._take_hits([])  # some of them may be left out now
+        inspect_find.take_hits(self, [])  # some of them may be left out now
         self.outline.keep_class(name)
         self.tree_lines.lines_changed()
         self.show_title()
@@ -334,11 +369,11 @@ class InspectScreen(FeedScreen):
         """Leave what was begun last: typing, then the search or the comparison, then the filter."""
         if self.has_class("-asking"):
             if self._asked == "find" and self._began_at is not None:
-                self._take_hits([])
+                inspect_find.take_hits(self, [])
                 self.tree_lines.go_to(self._began_at)
             self._stop_asking()
         elif self.hits:
-            self._take_hits([])
+            inspect_find.take_hits(self, [])
         elif self.outline is not None and self.outline.only_class:
             self.keep_class("")
 
@@ -366,81 +401,19 @@ class InspectScreen(FeedScreen):
             self.open_model(value)
         elif self._asked == "compare" and value:
             self.show_notice(f"Comparing with {_shown(value)} …")
-            self._work(self._compare(value), f"{_shown(value)} cannot be compared")
+            self._work(inspect_find.compare_with(self, value), f"{_shown(value)} cannot be compared")
 
     @on(Input.Changed, "#entry")
     def _typed(self, event: Input.Changed) -> None:
         if self._asked == "find" and self.has_class("-asking"):
             self._doing = "The search failed"
-            self.run_worker(self._find(event.value), group="find", exclusive=True, exit_on_error=False)
-
-    async def _find(self, words: str) -> None:
-        outline = self.outline
-        if outline is None:
-            return
-        found = await asyncio.to_thread(outline.find, words) if words.strip() else Hits([], None)
-        if outline is not self.outline:
-            return
-        self._take_hits(found.nodes)
-        if found.best is not None:
-            self.tree_lines.go_to(found.best)
-        elif words.strip():
-            self.show_notice(f"Nothing fits “{safe_text(words.strip(), limit=60)}”.", "warning")
-        self._say_hit()
-
-    async def _compare(self, other: str) -> None:
-        outline = self.outline
-        if outline is None:
-            return
-        try:
-            found = await asyncio.to_thread(compare, outline, other)
-        except AnatomyError as error:
-            self.show_notice(safe_text(str(error), limit=600), "error")
-            return
-        if outline is not self.outline:
-            return
-        self._take_hits(found.places)
-        self.differences = found.told
-        dtypes = f", and {count_noun(found.dtypes, 'tensor')} of another dtype" if found.dtypes else ""
-        if found.structure:
-            words = (
-                f"{count_noun(found.structure, 'difference')} in structure from {_shown(other)}{dtypes}; n goes on, esc leaves."
-            )
-        else:
-            words = f"No difference in structure from {_shown(other)}{dtypes}."
-        if self.hits:
-            self.tree_lines.go_to(self.hits[0])
-        self.show_page()
-        self.show_notice(words, "accent" if self.hits else "success")
+            self.run_worker(inspect_find.find(self, event.value), group="find", exclusive=True, exit_on_error=False)
 
     # --- what was found ---------------------------------------------------------------------------------------------
 
-    def _take_hits(self, nodes: list[int]) -> None:
-        had_differences = bool(self.differences)
-        self.hits, self.differences = nodes, {}
-        self.tree_lines.mark(frozenset(nodes))
-        if had_differences:
-            self.show_page()
-        self.show_notice("")
-        self.refresh_bindings()
-
     def action_next_hit(self, forward: bool) -> None:
         """The next that was found, in the tree's order and round its ends."""
-        here = self.tree_lines.selected
-        if not self.hits or here is None:
-            return
-        place = bisect_right(self.hits, here) if forward else bisect_left(self.hits, here) - 1
-        self._go_to_hit(self.hits[place % len(self.hits)])
-
-    def _go_to_hit(self, node: int) -> None:
-        self.tree_lines.go_to(node)
-        self._say_hit()
-
-    def _say_hit(self) -> None:
-        if self.hits and (here := self.tree_lines.selected) is not None:
-            place = bisect_right(self.hits, here)
-            what = "differing" if self.differences else "found"
-            self.show_notice(f"{place:,} of {len(self.hits):,} {what}", "accent")
+        inspect_find.next_hit(self, forward=forward)
 
 
 def _shown(text: str) -> str:

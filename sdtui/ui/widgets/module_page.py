@@ -17,7 +17,7 @@ from textual.strip import Strip
 from sdtui.anatomy.structs import Component, Module
 from sdtui.text import count_noun, format_bytes, safe_text
 from sdtui.ui.module_rows import count_text
-from sdtui.ui.outline import MODEL, Outline
+from sdtui.ui.outline import Outline
 from sdtui.ui.private import grow
 from sdtui.ui.rows import Span, shape_text
 
@@ -44,7 +44,6 @@ class ModulePage(ScrollView, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.border_title = "Module"
         self._spans: list[Span] = [(_NOTHING, "muted")]
         self._lines: Lines | list[Text] = []
 
@@ -55,9 +54,6 @@ class ModulePage(ScrollView, can_focus=True):
 
     def show(self, outline: Outline, node: int, differences: Sequence[str] = (), runs: Sequence[tuple[str, str]] = ()) -> None:
         """Another node, from its beginning; `differences`: in what another model differs here; `runs`: how it runs."""
-        title = "Model" if node == MODEL else "Component" if outline.is_component(node) else "Module"
-        if title != self.border_title:
-            self.border_title = title
         self._spans = [*_differences(differences), *page_spans(outline, node, runs)]
         if self.scroll_offset.y:
             self.scroll_to(y=0, animate=False, immediate=True, force=True)
