@@ -88,9 +88,7 @@ class InspectScreen(FeedScreen):
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
         Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
-        Binding(
-            "p", "turn_page(1)", "Page", id="inspect.page", tooltip="Facts, weights, activations, code or place of it"
-        ),
+        Binding("p", "turn_page(1)", "Page", id="inspect.page", tooltip="Facts, weights, activations, code or place of it"),
         Binding("P", "turn_page(-1)", show=False, id="inspect.page_before", tooltip="The part of the page before"),
         Binding("L", "toggle_live", "Live", id="inspect.live", tooltip="Show what modules did in the last inspected job"),
         Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
