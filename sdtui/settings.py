@@ -90,6 +90,17 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the server starts the worker, such as `nice -n 5 python -m sdtui.worker`; empty: with its own Python."""
 
 
+class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[inspect]`"""
+
+    look: Literal["off", "blocks", "modules"] = "off"
+    """What jobs of the Create screen show of their networks while they run; `sdtui bench inspect` says what it costs."""
+    words: bool = False
+    """They also keep where each word of the prompt acts."""
+    estimate: bool = True
+    """Estimate the memory that a job will need, in a process beside, when nothing else is at work."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything in `settings.toml`."""
 
@@ -98,11 +109,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preview: Preview = Preview()
     terminal: Terminal = Terminal()
     worker: Worker = Worker()
+    inspect: Inspect = Inspect()
     keymap: dict[str, str] = {}
     """Keys by binding id: `"create.generate" = "f5,ctrl+j"`."""
 
 
-_SECTIONS: Final = {"general": General, "server": Server, "preview": Preview, "terminal": Terminal, "worker": Worker}
+_SECTIONS: Final = {
+    "general": General,
+    "server": Server,
+    "preview": Preview,
+    "terminal": Terminal,
+    "worker": Worker,
+    "inspect": Inspect,
+}
 
 
 def config_dir() -> Path:

@@ -28,11 +28,16 @@ _END_S: Final = 10.0
 """A server ends its worker first; what takes longer is killed."""
 
 
+_QUIET: Final = {"SDTUI_INSPECT_ESTIMATE": "false"}
+"""What the app does when nothing is at work would meet a measurement between two of its jobs."""
+
+
 @contextmanager
 def isolated() -> Iterator[Path]:
     """Point this process and its children at fresh directories; afterwards the server there is stopped, and all is removed."""
     root = Path(tempfile.mkdtemp(prefix="sdtui-b-"))  # short, since socket paths end at 107 bytes
-    before = {name: os.environ.get(name) for name in _DIRECTORIES}
+    before = {name: os.environ.get(name) for name in (*_DIRECTORIES, *_QUIET)}
+    os.environ.update(_QUIET)
     for name, directory in _DIRECTORIES.items():
         (root / directory).mkdir(mode=0o700, exist_ok=True)
         os.environ[name] = str(root / directory)

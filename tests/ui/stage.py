@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
 from sdtui.protocol import JobRow
-from sdtui.settings import General, Settings
+from sdtui.settings import General, Inspect, Settings
 from sdtui.ui.app import SdtuiApp
 from sdtui.ui.screens.create import CreateScreen
 from sdtui.ui.screens.queue import QueueScreen
@@ -114,7 +114,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """Run the app, connected and with its form, without animation."""
     client = client or ScriptedClient()
-    app = SdtuiApp(settings or Settings(general=General()), connect=connect or client.connect)
+    app = SdtuiApp(settings or Settings(general=General(), inspect=Inspect(estimate=False)), connect=connect or client.connect)
     async with app.run_test(size=size, notifications=True) as pilot:
         running = Stage(app, pilot, client)
         await until(lambda: running.screen.form.row("device") is not None and running.screen.form.row("device").is_attached)

@@ -24,8 +24,9 @@ from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
 from sdtui.ui.history import PromptHistory
 from sdtui.ui.own_jobs import OwnJobs
-from sdtui.ui.screens import FIRST_KEYS_S, SCREENS, create_jobs
+from sdtui.ui.screens import FIRST_KEYS_S, SCREENS, create_jobs, create_look
 from sdtui.ui.screens.base import FeedScreen
+from sdtui.ui.screens.create_estimate import FIELDS, Estimate
 from sdtui.ui.screens.create_events import show_event, show_state
 from sdtui.ui.terminal_app import TerminalApp
 from sdtui.ui.widgets.form import Form
@@ -62,6 +63,9 @@ class CreateScreen(FeedScreen):
         Binding("f2", "reset_field", "Reset field", show=False, id="create.reset", tooltip="Put the field back to its default"),
         Binding("f3", "randomise_seed", "Random seed", id="create.seed", tooltip="Draw a seed and keep it"),
         Binding("f4", "lock_seed", "Lock seed", id="create.lock", tooltip="Keep the last seed, or draw one for each job"),
+        Binding(
+            "f7", "choose_look", "Look", id="create.look", priority=True, tooltip="What to show of the networks while a job runs"
+        ),
         Binding("f8", "retry", "Reconnect", show=False, id="create.retry", tooltip="Try to reach the server now"),
         Binding("alt+left", "turn_pane(-1)", show=False, id="create.pane_before", tooltip="Narrow terminals: the pane before"),
         Binding("alt+right", "turn_pane(1)", show=False, id="create.pane_after", tooltip="Narrow terminals: the pane after"),
@@ -90,6 +94,7 @@ class CreateScreen(FeedScreen):
         self.missed: list[JobRow] = []
         self._began: dict[str, float] = {}
         self.model: ModelInfo | None = None
+        self.estimate = Estimate(self, wanted=settings.inspect.estimate)
         self._counter_folder: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -138,6 +143,7 @@ class CreateScreen(FeedScreen):
 
     def on_feed_event(self, message: FeedEvent) -> None:
         """The server told something."""
+        self.estimate.take_event(message.event)
         show_event(self, message.event, replayed=message.replayed)
 
     def note_time(self, event: Message) -> None:
@@ -160,6 +166,7 @@ class CreateScreen(FeedScreen):
         self.model = info
         self.header.set_model(info)
         self.form.set_model(info)
+        self.estimate.model_loaded()
         if info.tokenizer_dir:
             self._count_with(info.tokenizer_dir, info.max_tokens)
 
@@ -171,6 +178,7 @@ class CreateScreen(FeedScreen):
     async def start(self) -> None:
         """The first frame is out: make the form, and count tokens already while the worker starts."""
         await self.form.mount_rows()
+        self.estimate.show()
         await asyncio.to_thread(self.picture.prepare)
         folder = await asyncio.to_thread(_local_tokenizer, self.settings.general.model)
         if folder is not None and self.model is None:
@@ -219,6 +227,8 @@ class CreateScreen(FeedScreen):
             params=params,
             output_dir=str(output_dir(self.settings)),
             name_pattern=self.settings.general.name_pattern,
+            inspect=self.settings.inspect.look,
+            words=self.settings.inspect.words,
             preview=PreviewOptions(
                 method=preview.method,
                 max_per_s=preview.max_per_s,
@@ -234,6 +244,8 @@ class CreateScreen(FeedScreen):
             self.notify(f"{error} F8 tries again.", title="Not started", severity="error", markup=False)
             return
         self._remember(params)
+        if self.estimate.shortage:
+            self.notify(self.estimate.shortage, title="It may not fit", severity="warning", timeout=10, markup=False)
         self.call_later(self._follow_own, command.job)  # behind the news of a connection that was just made
 
     def _follow_own(self, job: str) -> None:
@@ -255,9 +267,10 @@ class CreateScreen(FeedScreen):
         """Edit a job of the queue."""
         create_jobs.begin_edit(self, row)
 
-    def on_unmount(self) -> None:
+    async def on_unmount(self) -> None:
         """The next UI finds what has not ended."""
         self.own_jobs.close()
+        await self.estimate.close()
 
     def read_params(self) -> tuple[GenerationParams, list[Problem]]:
         """What is to be generated, and everything that is wrong with it."""
@@ -318,6 +331,14 @@ class CreateScreen(FeedScreen):
         """Take the followed job off the device, or put it back."""
         create_jobs.pause_or_resume(self)
 
+    def action_choose_look(self) -> None:
+        """Choose what the next jobs show of their networks."""
+        create_look.choose(self)
+
+    def look_words(self) -> str:
+        """What that is, in a few words; empty where it is nothing."""
+        return create_look.words_of(self)
+
     def action_save_edit(self) -> None:
         """Change the job, once the focused widget has taken every key that was typed before this one."""
         (self.focused or self).call_later(create_jobs.save_edit, self)
@@ -374,6 +395,8 @@ class CreateScreen(FeedScreen):
 
     @on(Form.Changed)
     def _field_changed(self, event: Form.Changed) -> None:
+        if event.name in FIELDS:
+            self.estimate.form_changed()
         row = self.form.focused_row
         if row is not None and row.field.name == event.name:
             self.say_help(event.problem or row.help, wrong=bool(event.problem))
