@@ -209,8 +209,9 @@ class SdtuiApp(TerminalApp[None]):
         self._made["create"].take_as_own(message.job)
 
     def on_inspect_screen_shown(self, message: Any) -> None:
-        """Inspect shows the model that the form names."""
-        message.screen.follow(self._made["create"].form.text("model"))
+        """Inspect shows the model that the form names, and follows a forward at the form's size."""
+        create = self._made["create"]
+        message.screen.follow(create.form.text("model"), create.estimate.request())
 
     async def action_show_help(self) -> None:
         """Every key."""

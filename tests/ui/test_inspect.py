@@ -342,6 +342,7 @@ def test_any_settings_weights_and_problems_make_a_page() -> None:
 async def test_looking_closer_tells_exact_classes_shapes_and_work(monkeypatch) -> None:
     monkeypatch.setattr("tests.ui.stage.DEADLINE_S", 150.0)  # torch is imported in another process
     async with stage(size=(200, 60)) as running:
+        running.screen.form.fill({"width": "256", "batch_size": "3"})
         screen = await open_inspect(running)
         first = screen.outline
         assert first
@@ -353,12 +354,11 @@ async def test_looking_closer_tells_exact_classes_shapes_and_work(monkeypatch) -
         await until(lambda: "in one forward" in screen.page.text, "the page")
         assert path(screen) == "unet.conv_in"
         assert set(unfolded) <= set(names(screen))
-        for told in ("class       Conv2d\n", "input       [2, 4, 16, 16]", "output      [2, 64, 16, 16]", "padding"):
+        for told in ("class       Conv2d\n", "input       [6, 4, 16, 32]", "output      [6, 64, 16, 32]", "padding"):
             assert told in screen.page.text
-        assert f"work        {count_text(2 * 16 * 16 * 64 * 4 * 9)} multiply-adds" in screen.page.text
+        assert f"work        {count_text(6 * 16 * 32 * 64 * 4 * 9)} multiply-adds" in screen.page.text
         await running.pilot.press("home")
-        await until(lambda: "128×128 px, float16, with guidance" in screen.page.text, "the whole job")
-        assert "973.5 M multiply-adds" in screen.page.text
+        await until(lambda: "256×128 px, 3 pictures, float32, with guidance" in screen.page.text, "the whole job")
         assert "Classes are exact now" in notice(screen)
         await running.pilot.press("r")
         await until(lambda: screen.dry_run is None, "from the files again")

@@ -35,6 +35,7 @@ from sdtui.ui.widgets.table_box import TableBox
 from sdtui.ui.widgets.words_view import WordsView
 
 if TYPE_CHECKING:
+    from sdtui.protocol import RunDry
     from sdtui.server.inspector import Inspector
     from sdtui.ui.screens.inspect_dry import DryRun
 
@@ -120,6 +121,7 @@ class InspectScreen(FeedScreen):
         self.source = ""
         self.hits: list[int] = []
         self.differences: dict[int, list[str]] = {}
+        self.form_job: RunDry | None = None
         self._followed = ""
         self._asked: Asked = "find"
         self._began_at: int | None = None
@@ -167,8 +169,9 @@ class InspectScreen(FeedScreen):
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def follow(self, model: str) -> None:
-        """Open the model that the form names, where it is another than the last time."""
+    def follow(self, model: str, job: RunDry | None = None) -> None:
+        """Open the model that the form names, where it is another than the last time; `job`: what the form would run."""
+        self.form_job = job
         if model.strip() and model.strip() != self._followed:
             self._followed = model.strip()
             self.open_model(self._followed)
@@ -207,7 +210,7 @@ class InspectScreen(FeedScreen):
 
         self._inspector = self._inspector or Inspector()
         try:
-            exact, dry_run = await look_closer(self._inspector, outline.anatomy, self.source)
+            exact, dry_run = await look_closer(self._inspector, outline.anatomy, self.source, self.form_job)
         except InspectorError as error:
             self.show_notice(safe_text(str(error), limit=600), "error")
             return

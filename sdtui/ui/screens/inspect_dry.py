@@ -11,7 +11,7 @@ import msgspec
 from sdtui.anatomy.structs import Anatomy, Component
 from sdtui.protocol import DryModule, DryRunDone, DryStage, ReadModules, RunDry, TensorFact
 from sdtui.server.inspector import Inspector, InspectorError
-from sdtui.text import format_bytes, safe_text
+from sdtui.text import count_noun, format_bytes, safe_text
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import MODEL, Key, Outline
 from sdtui.ui.rows import shape_text
@@ -43,8 +43,10 @@ class DryRun(NamedTuple):
         return list(_module_facts(module, stage)) if module is not None else []
 
 
-async def look_closer(inspector: Inspector, anatomy: Anatomy, source: str) -> tuple[Outline, DryRun]:
-    """The tree with its components as their classes make them, and a dry run. Raises `InspectorError` where nothing is known."""
+async def look_closer(inspector: Inspector, anatomy: Anatomy, source: str, job: RunDry | None = None) -> tuple[Outline, DryRun]:
+    """The tree with its components as their classes make them, and a dry run: of `job` where that is of this model, else at
+    the model's own size. Raises `InspectorError` where nothing is known.
+    """
     found: list[Component] = []
     troubles: list[str] = []
     for component in anatomy.components:
@@ -61,7 +63,7 @@ async def look_closer(inspector: Inspector, anatomy: Anatomy, source: str) -> tu
     exact = msgspec.structs.replace(anatomy, components=tuple(found))
     outline = await asyncio.to_thread(Outline, exact)
     try:
-        done = await inspector.request(RunDry(request=0, model=source))
+        done = await inspector.request(job if job is not None and job.model == source else RunDry(request=0, model=source))
     except InspectorError as error:
         return outline, DryRun(None, {}, {}, str(error))
     stages = {stage.component: stage for stage in done.stages}
@@ -70,11 +72,18 @@ async def look_closer(inspector: Inspector, anatomy: Anatomy, source: str) -> tu
 
 
 def _job_facts(done: DryRunDone) -> Iterator[tuple[str, str]]:
-    yield "dry run", f"{done.width_px}×{done.height_px} px, {done.dtype}{', with guidance' if done.guidance else ''}"
+    yield (
+        "dry run",
+        f"{done.width_px}×{done.height_px} px, {_batch(done)}{done.dtype}{', with guidance' if done.guidance else ''}",
+    )
     for stage in done.stages:
         yield safe_text(stage.component, limit=24), f"{count_text(stage.macs)} multiply-adds"
     yield "memory", f"{format_bytes(done.peak_bytes)} at least, {format_bytes(done.weight_bytes)} of them weights"
     yield "estimate", safe_text(done.how, limit=600)
+
+
+def _batch(done: DryRunDone) -> str:
+    return f"{count_noun(done.batch_size, 'picture')}, " if done.batch_size > 1 else ""
 
 
 def _stage_facts(stage: DryStage) -> Iterator[tuple[str, str]]:
