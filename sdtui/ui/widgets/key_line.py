@@ -27,11 +27,14 @@ class KeyLine(Widget):
             self.refresh()
 
     def _in_order(self) -> list[tuple[Binding, bool]]:
-        """The two that matter most, then help and commands, which say all others, then the rest as declared."""
-        declared = [binding.id for owner in (self.screen, self.app) for binding in own_bindings(type(owner))]
-        order = [*declared[:2], "app.help", "app.commands", *declared]
-        shown = [(entry.binding, entry.enabled) for entry in self.screen.active_bindings.values() if entry.binding.show]
-        return sorted(shown, key=lambda pair: order.index(pair[0].id) if pair[0].id in order else len(order))
+        """The two that matter most, help and commands, which say all others, what has the focus, then the rest as declared."""
+        found = reversed(self.screen.active_bindings.values())  # of a binding's keys the first one
+        shown = {entry.binding.id: entry for entry in found if entry.binding.show}
+        owners = (self.screen, self.screen.focused, self.app)
+        ids = [[entry.id for entry in own_bindings(type(owner)) if entry.id in shown] for owner in owners]
+        declared, within, everywhere = ids
+        order = dict.fromkeys([*declared[:2], "app.help", "app.commands", *within, *declared, *everywhere, *shown])
+        return [(shown[name].binding, shown[name].enabled) for name in order if name in shown]
 
     def render(self) -> Content:
         """Key and name of each binding, until the line is full."""
