@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -50,6 +50,32 @@ def diff(left: Anatomy, right: Anatomy) -> list[Difference]:
             what: What = "only left" if one else "only right"
             found.append(Difference(component=name, path="", what=what, tensors=tensors))
     return found
+
+
+class Pair(NamedTuple):
+    """One tensor that both models have, in the same shape."""
+
+    component: str
+    path: str
+    """Of its module, as diffusers calls it."""
+    left: Weight
+    right: Weight
+
+
+def pairs(left: Anatomy, right: Anatomy, component: str, path: str = "") -> list[Pair]:
+    """The tensors of a component, or of what stands at and below a path in it, that both have."""
+    one, two = left.component(component), right.component(component)
+    if one is None or two is None:
+        return []
+    names = in_diffusers(component, {module.path: None for module in one.modules})
+    top, here, there = names.get(path, path), _tensors(one), _tensors(two)
+    inside = [where for where in here if where in there and (not top or where == top or where.startswith(f"{top}."))]
+    return [
+        Pair(component, where, weight, there[where][name])
+        for where in inside
+        for name, weight in here[where].items()
+        if name in there[where] and _squeezed(weight.shape) == _squeezed(there[where][name].shape)
+    ]
 
 
 def _diff_component(left: Component, right: Component) -> list[Difference]:

@@ -13,7 +13,7 @@ from sdtui.anatomy.diff import Difference, diff
 from sdtui.anatomy.find import SortBy
 from sdtui.anatomy.read import locate, open_anatomy
 from sdtui.anatomy.structs import Anatomy, AnatomyError, Component
-from sdtui.cli import dry_run
+from sdtui.cli import dry_run, weights_diff
 from sdtui.cli.model_tree import View, headline, rows, show
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
 from sdtui.protocol import DryDtype, RunDry
@@ -49,6 +49,9 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Everything, as one JSON object.")] = False,
     lora: Annotated[str | None, typer.Option("--lora", metavar="FILE", help="Show what this LoRA changes, and how much.")] = None,
     other: Annotated[str | None, typer.Option("--diff", metavar="OTHER", help="Show what differs in another model.")] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="With --diff: read the numbers of both, and show by how much they differ.")
+    ] = False,
     shapes: Annotated[
         str | None,
         typer.Option(
@@ -70,22 +73,18 @@ def inspect(
 
     Example: sdtui inspect model.safetensors --filter attn2
     """
-    if sort is not None and sort not in _SORTS:
-        raise CommandError(f"--sort: {safe_text(sort)!r} is not one of {', '.join(_SORTS)}.", EXIT_BAD_INPUT)
-    if lora is not None and other is not None:
-        raise CommandError("--lora and --diff cannot be used at once.", EXIT_BAD_INPUT)
-    if shapes is None and (batch is not None or dtype is not None):
-        raise CommandError("--batch and --dtype say how --shapes is to be run; give that too.", EXIT_BAD_INPUT)
+    _check_together(lora=lora, other=other, shapes=shapes, sort=sort, weights=weights, dry=batch is not None or dtype is not None)
     if shapes is not None:
-        if lora is not None or other is not None or sort is not None:
-            raise CommandError("--shapes cannot be used with --lora, --diff or --sort.", EXIT_BAD_INPUT)
         request = _dry_run(model, shapes, batch, dtype)
         return dry_run.run(request, component=component, depth=depth, query=filter, json=json)
     try:
         anatomy = open_anatomy(model)
         chosen = _chosen(anatomy, component)
         if other is not None:
-            return _compare(anatomy, open_anatomy(other), component, json=json)
+            right = open_anatomy(other)
+            if weights:
+                return weights_diff.run(anatomy, right, component, json=json)
+            return _compare(anatomy, right, component, json=json)
         if depth is None and anatomy.kind == "lora":
             depth = _WHOLE
         view = View(depth=depth, query=filter, sort=_SORTS[sort] if sort else None)
@@ -102,6 +101,22 @@ def inspect(
     if filter and not any(True for part in chosen for _ in rows(part, view)):
         note(f"Nothing here has {safe_text(filter, limit=60)!r} in its path, class or shape.")
     return EXIT_DONE
+
+
+def _check_together(
+    *, lora: str | None, other: str | None, shapes: str | None, sort: str | None, weights: bool, dry: bool
+) -> None:
+    """Raises `CommandError` for options that do not go together."""
+    if sort is not None and sort not in _SORTS:
+        raise CommandError(f"--sort: {safe_text(sort)!r} is not one of {', '.join(_SORTS)}.", EXIT_BAD_INPUT)
+    if lora is not None and other is not None:
+        raise CommandError("--lora and --diff cannot be used at once.", EXIT_BAD_INPUT)
+    if weights and other is None:
+        raise CommandError("--weights says how --diff is to compare; give that too.", EXIT_BAD_INPUT)
+    if shapes is None and dry:
+        raise CommandError("--batch and --dtype say how --shapes is to be run; give that too.", EXIT_BAD_INPUT)
+    if shapes is not None and (lora is not None or other is not None or sort is not None):
+        raise CommandError("--shapes cannot be used with --lora, --diff or --sort.", EXIT_BAD_INPUT)
 
 
 def _dry_run(model: str, shapes: str, batch: int | None, dtype: str | None) -> RunDry:

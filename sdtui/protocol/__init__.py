@@ -79,6 +79,7 @@ from sdtui.protocol.events import (
     WorkerStage,
 )
 from sdtui.protocol.inspection import (
+    CompareWeights,
     DryDtype,
     DryModule,
     DryRunDone,
@@ -92,7 +93,9 @@ from sdtui.protocol.inspection import (
     ReadSource,
     RunDry,
     SourceRead,
+    WeightDifference,
     WeightMeasured,
+    WeightsCompared,
 )
 from sdtui.protocol.names import (
     new_job_id,
@@ -150,6 +153,7 @@ __all__ = [
     "CancelWaiting",
     "CancelWhen",
     "Command",
+    "CompareWeights",
     "Delete",
     "DeleteEnded",
     "DownloadProgress",
@@ -232,7 +236,9 @@ __all__ = [
     "TensorFact",
     "TruncatedFrame",
     "WaitingCancelled",
+    "WeightDifference",
     "WeightMeasured",
+    "WeightsCompared",
     "Welcome",
     "WorkerDied",
     "WorkerEvent",

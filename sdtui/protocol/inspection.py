@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -46,6 +47,17 @@ class MeasureWeight(Message, frozen=True, kw_only=True):
     """The tensor's whole name in its file."""
     singular_values: bool = False
     """Also those, where the tensor is small enough for it."""
+
+
+class CompareWeights(Message, frozen=True, kw_only=True):
+    """Read the tensors that two models have in common, and ask for a `WeightsCompared` reply."""
+
+    request: int
+    model: str
+    other: str
+    component: str
+    path: str = ""
+    """Only what stands at this module and below."""
 
 
 class ReadSource(Message, frozen=True, kw_only=True):
@@ -146,6 +158,47 @@ class WeightMeasured(Message, frozen=True, kw_only=True):
     """Why there are no singular values, where they were asked for."""
 
 
+class WeightDifference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How one tensor differs: the numbers of the other model minus those of this one."""
+
+    path: str
+    """Of its module, as diffusers calls it."""
+    name: str
+    norm: float
+    """Of this model's tensor: the square root of the sum of squares; so for the next."""
+    change: float
+    absmax: float
+    """The largest change of one number."""
+    changed: float
+    """The share of numbers that are not the same, 0 to 1."""
+    faults: int = 0
+    """Places where only one side has a finite number, or they have other infinities; they are in `changed`, not in the rest."""
+
+    @property
+    def told(self) -> str:
+        """The change as a share of the norm, the largest of one number, and how many numbers changed."""
+        share = self.change / self.norm if self.norm else math.inf
+        size = f"by {share:.2%} of its norm".replace("%", " %") if share < math.inf else f"from 0 to a norm of {self.change:.3g}"
+        many = "all numbers" if self.changed >= 1 else f"{self.changed:.2%} of the numbers".replace("%", " %")
+        faults = f", {self.faults:,} of them not finite on one side" if self.faults else ""
+        return f"changed {size}, a number at most by {self.absmax:.3g}; {many}{faults}"
+
+
+class WeightsCompared(Message, frozen=True, kw_only=True):
+    """The tensors that differ, the one whose share of change is greatest first; those that are the same are only counted.
+
+    NaN is the same as NaN.
+    """
+
+    request: int
+    component: str
+    path: str
+    other: str
+    compared: int
+    same: int
+    differences: tuple[WeightDifference, ...]
+
+
 class SourceRead(Message, frozen=True, kw_only=True):
     """The code of a module's class; `file` begins with the library's name."""
 
@@ -171,5 +224,5 @@ class InspectionFailed(Message, frozen=True, kw_only=True):
     message: str
 
 
-InspectorRequest = ReadModules | RunDry | MeasureWeight | ReadSource
-InspectorReply = ModulesRead | DryRunDone | WeightMeasured | SourceRead | InspectionFailed
+InspectorRequest = ReadModules | RunDry | MeasureWeight | CompareWeights | ReadSource
+InspectorReply = ModulesRead | DryRunDone | WeightMeasured | WeightsCompared | SourceRead | InspectionFailed

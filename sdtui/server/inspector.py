@@ -14,6 +14,7 @@ import msgspec
 
 from sdtui import settings
 from sdtui.protocol import (
+    CompareWeights,
     DryRunDone,
     InspectionFailed,
     InspectorReply,
@@ -26,6 +27,7 @@ from sdtui.protocol import (
     RunDry,
     SourceRead,
     WeightMeasured,
+    WeightsCompared,
     encode,
     read_message,
 )
@@ -88,6 +90,8 @@ class Inspector:
     async def request(self, message: RunDry) -> DryRunDone: ...
     @overload
     async def request(self, message: MeasureWeight) -> WeightMeasured: ...
+    @overload
+    async def request(self, message: CompareWeights) -> WeightsCompared: ...
     @overload
     async def request(self, message: ReadSource) -> SourceRead: ...
     async def request(self, message: InspectorRequest) -> InspectorReply:

@@ -109,6 +109,35 @@ def test_differences_are_listed_and_a_copy_has_none(tmp_path: Path, say: Say) ->
     assert json.loads(line)["differences"][0]["right"] == "[32, 9, 3, 3]"
 
 
+def test_the_numbers_of_two_models_are_compared_on_request(tmp_path: Path, say: Say) -> None:
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    numbers = {"conv_in.weight": np.ones((4, 4, 3, 3), np.float32), "conv_in.bias": np.zeros(4, np.float32)}
+    save_file(numbers, one)
+    save_file(numbers | {"conv_in.weight": numbers["conv_in.weight"] * np.float32(1.5)}, two)
+    (name,) = {line.split(":")[0] for line in say(one, "--diff", two, "--weights")[-1:]}
+    output = say(one, "--diff", two, "--weights")
+    assert output == [
+        f"{name}.conv_in.weight: changed by 50.00 % of its norm, a number at most by 0.5; all numbers",
+        f"{name}: 1 of 2 tensors have other numbers.",
+    ]
+    assert say(one, "--diff", one, "--weights") == [f"{name}: all 2 tensors are the same."]
+    (line,) = say(one, "--diff", two, "--weights", "--json")
+    assert json.loads(line)["differences"][0]["changed"] == 1.0
+    say(one, "--weights", code=2, stderr="--weights says how --diff is to compare; give that too")
+    said = "--component: 'vae' is not in both models; in both of them is unet, text_encoder"
+    say("scenes-128", "--diff", without_vae(tmp_path), "--weights", "--component", "vae", code=2, stderr=said)
+
+
+def without_vae(folder: Path) -> Path:
+    """The shipped model without its autoencoder."""
+    copy = Path(shutil.copytree(shipped_model_dir(), folder / "copy"))
+    shutil.rmtree(copy / "vae")
+    index = json.loads((copy / "model_index.json").read_bytes())
+    del index["vae"]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    return copy
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

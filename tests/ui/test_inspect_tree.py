@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy
+from sdtui.checkpoint import safetensors_header
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.screens.chooser import Chooser
 from tests.anatomy.layouts import unet, write_sparse
@@ -286,6 +290,38 @@ async def test_differences_from_another_model_are_marked_where_they_are(tmp_path
         await until(lambda: "No difference in structure" in notice(screen), "the same")
         await type_into(running, "D", str(tmp_path / "none"))
         await until(lambda: "does not exist" in notice(screen), "said")
+
+
+def change_first_number(path: Path, key: str) -> None:
+    """Write a 2 there."""
+    begin, _ = safetensors_header(path)[key]["data_offsets"]
+    with path.open("r+b") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little") + begin)
+        file.write(np.float32(2).tobytes())
+
+
+async def test_numbers_are_compared_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.ui.stage.DEADLINE_S", 150.0)  # torch is imported in another process
+    one = write_sparse(tmp_path / "one.safetensors", unet(32, 64))
+    two = Path(shutil.copy(one, tmp_path / "two.safetensors"))
+    change_first_number(two, "input_blocks.0.0.bias")
+    async with stage(size=(160, 40)) as running:
+        screen = await open_inspect(running, str(one))
+        await running.pilot.press("W")
+        assert "D compares with another model first" in notice(screen)
+        await type_into(running, "D", str(two))
+        await until(lambda: "W compares numbers" in notice(screen), "the structure")
+        screen.tree_lines.go_to(1)
+        await running.pilot.press("W")
+        await until(lambda: "1 of" in notice(screen) and "have other numbers" in notice(screen), "the numbers")
+        assert path(screen) == "unet.input_blocks.0.0"
+        told = "≠ bias: changed from 0 to a norm of 2, a number at most by 2; 3.12 % of the numbers"
+        assert screen.page.text.startswith(told)
+        await running.pilot.press("W")  # of this module alone
+        await until(lambda: "1 of 2 tensors of 0 have other numbers" in notice(screen), "the module's numbers")
+        await asyncio.to_thread(two.unlink)
+        await running.pilot.press("W")
+        await until(lambda: "does not exist" in notice(screen), "the reason")
 
 
 async def test_another_dtype_everywhere_does_not_hide_what_else_differs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,7 +14,8 @@ from sdtui.anatomy.layout import in_diffusers
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Component
 from sdtui.checkpoint import cached_models
-from sdtui.text import count_noun
+from sdtui.protocol import WeightsCompared
+from sdtui.text import count_noun, safe_text
 from sdtui.ui.outline import MODEL, Outline
 
 _MODEL_FILES: Final = (".safetensors", ".safetensors.index.json")
@@ -60,6 +62,18 @@ def compare(outline: Outline, other: str) -> Comparison:
             structure += 1
             places.add(node)
     return Comparison(told, structure, dtypes, sorted(places or told))
+
+
+def weights_told(outline: Outline, replies: Sequence[WeightsCompared]) -> Comparison:
+    """In which numbers another model differs, each at its module."""
+    told: dict[int, list[str]] = {}
+    for reply in replies:
+        component = outline.anatomy.component(reply.component)
+        names = _own_names(component) if component is not None else {}
+        for difference in reply.differences:
+            node = _place(outline, reply.component, names, difference.path)
+            told.setdefault(node, []).append(f"{safe_text(difference.name, limit=100)}: {difference.told}")
+    return Comparison(told, 0, 0, sorted(told))
 
 
 def _own_names(component: Component) -> dict[str, str]:

@@ -10,6 +10,7 @@ import threading
 from typing import BinaryIO, Final
 
 from sdtui.protocol import (
+    CompareWeights,
     FrameTooLarge,
     InspectionFailed,
     InspectorReply,
@@ -95,6 +96,7 @@ def _answer(request: InspectorRequest) -> InspectorReply:
     from sdtui.worker.inspector.opened import open_model
     from sdtui.worker.inspector.source import read_source
     from sdtui.worker.inspector.weights import measure
+    from sdtui.worker.inspector.weights_diff import compare
 
     anatomy = open_model(request.model)
     match request:
@@ -104,5 +106,7 @@ def _answer(request: InspectorRequest) -> InspectorReply:
             return run_dry(anatomy, request)
         case MeasureWeight():
             return measure(anatomy, request)
+        case CompareWeights():
+            return compare(anatomy, open_model(request.other), request)
         case ReadSource():
             return read_source(anatomy, request)

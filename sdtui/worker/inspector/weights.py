@@ -31,7 +31,7 @@ _DTYPES: Final = {
 }  # fmt: skip
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a tensor lies in its file."""
 
     path: Path
@@ -60,7 +60,7 @@ def measure(anatomy: Anatomy, request: MeasureWeight) -> WeightMeasured:
     weight = _find(component, request.key)
     path = Path(component.files[weight.file])
     try:
-        place, shape, dtype = _locate(path, request.key)
+        place, shape, dtype = locate_tensor(path, request.key)
         first = _first_pass(place)
         second = _second_pass(place, first)
         values, note = _singular_values(place, shape, first) if request.singular_values else (None, "")
@@ -98,7 +98,8 @@ def _find(component: Component, key: str) -> Weight:
     raise InspectionProblem(f"The {safe_text(component.name, limit=60)} has no tensor {safe_text(key, limit=80)!r}.")
 
 
-def _locate(path: Path, key: str) -> tuple[_Place, tuple[int, ...], str]:
+def locate_tensor(path: Path, key: str) -> tuple[Place, tuple[int, ...], str]:
+    """Where a tensor lies, its shape, and its dtype by the file. Raises `InspectionProblem`, `CheckpointError`, `OSError`."""
     found: Any = safetensors_header(path).get(key)
     if not isinstance(found, dict):
         raise InspectionProblem(f"{safe_text(str(path), limit=300)} has no tensor {safe_text(key, limit=80)!r} any more.")
@@ -108,7 +109,7 @@ def _locate(path: Path, key: str) -> tuple[_Place, tuple[int, ...], str]:
     shape = tuple(found["shape"])
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-    return _Place(path, dtype, 8 + header_bytes + found["data_offsets"][0], math.prod(shape)), shape, found["dtype"]
+    return Place(path, dtype, 8 + header_bytes + found["data_offsets"][0], math.prod(shape)), shape, found["dtype"]
 
 
 class _First(NamedTuple):
@@ -126,7 +127,7 @@ class _First(NamedTuple):
     infinities: int = 0
 
 
-def _first_pass(place: _Place) -> _First:
+def _first_pass(place: Place) -> _First:
     found = _First()
     for piece in place.pieces():
         nans, infinities = int(piece.isnan().sum()), int(piece.isinf().sum())
@@ -155,7 +156,7 @@ class _Second(NamedTuple):
     histogram: tuple[int, ...]
 
 
-def _second_pass(place: _Place, first: _First) -> _Second:
+def _second_pass(place: Place, first: _First) -> _Second:
     """Mean, population standard deviation, norm, and counts in bins."""
     if not first.finite:
         return _Second(math.nan, math.nan, math.nan, (0,) * BINS)
@@ -180,7 +181,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _singular_values(place: _Place, shape: tuple[int, ...], first: _First) -> tuple[tuple[float, ...] | None, str]:
+def _singular_values(place: Place, shape: tuple[int, ...], first: _First) -> tuple[tuple[float, ...] | None, str]:
     """Those of the matrix with a row for each output, or why there are none."""
     if len(shape) < 2 or not place.numbers:
         return None, "It is no matrix, and has no singular values."

@@ -157,7 +157,7 @@ def test_a_large_tensor_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatc
 
 def test_a_file_that_ends_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sparse(tmp_path / "short.safetensors", {KEY: (4096, 2048)})
-    real = weights._locate
+    real = weights.locate_tensor
 
     def cut(*args: object) -> object:
         found = real(*args)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_a_file_that_ends_while_it_is_read_is_an_error(tmp_path: Path, monkeypat
             file.truncate(1_000_000)
         return found
 
-    monkeypatch.setattr(weights, "_locate", cut)
+    monkeypatch.setattr(weights, "locate_tensor", cut)
     with pytest.raises(InspectionProblem, match="ended while it was read"):
         ask(path, KEY)
 
