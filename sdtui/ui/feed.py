@@ -25,6 +25,7 @@ from sdtui.protocol import (
     Welcome,
 )
 from sdtui.text import safe_text
+from sdtui.ui.module_runs import ModuleRuns
 
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 10.0
@@ -107,6 +108,8 @@ class Feed:
         self._replaying: set[str] = set()
         self._looked_up: set[str] = set()
         self._latest: dict[type[Message], Message] = {}
+        self.runs = ModuleRuns()
+        """What the modules of the last inspected job did, whether or not a screen shows it."""
         self.last = FeedState("connecting")
 
     def listen(self, pump: MessagePump) -> None:
@@ -162,6 +165,7 @@ class Feed:
             return safe_text(str(error), multiline=True) or type(error).__name__
         self._connection = connection
         try:
+            self.runs.take_welcome(connection.welcome)
             self._announce(FeedState("connected", welcome=connection.welcome))
             async for event in connection.events():
                 self._post(event)
@@ -188,6 +192,8 @@ class Feed:
             self._replaying.discard(job)
         if isinstance(event, JobChanged | Refused):
             self._looked_up.discard(event.job or "")
+        if not replayed:
+            self.runs.take(event)
         for pump in self._listeners:
             pump.post_message(FeedEvent(event, replayed=replayed))
 

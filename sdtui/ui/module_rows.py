@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 import msgspec
 from rich.cells import cell_len, set_cell_size
 
+from sdtui.protocol import ModuleRun
 from sdtui.text import format_bytes, safe_text
+from sdtui.ui.live_figures import LiveFigures, fault_word
 from sdtui.ui.outline import MODEL, Outline
-from sdtui.ui.rows import Span, shape_text
+from sdtui.ui.rows import Span, figure, shape_text
 from sdtui.ui.widgets.progress import bar
 
 _SHOWN_CHARACTERS: Final = 120
@@ -30,6 +32,8 @@ class Cell(NamedTuple):
     width: int
     marked: Collection[int]
     """The nodes that a search or a comparison found."""
+    live: LiveFigures | None = None
+    """What the modules did, where that is shown."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -60,12 +64,20 @@ def _name(cell: Cell) -> list[Span]:
     outline, node = cell.outline, cell.node
     guides, _ = name_indent(outline.depths[node], cell.width)
     mark = ("▾ " if outline.is_unfolded(node) else "▸ ") if outline.has_children(node) else "  "
-    faulty = node in outline.faulty
-    room = max(1, cell.width - len(guides) - len(mark) - 2 * faulty)
+    wrong = _wrong(cell)
+    room = max(1, cell.width - len(guides) - len(mark) - sum(len(text) for text, _ in wrong))
     text = _cut(safe_text(outline.name(node)[: 4 * _SHOWN_CHARACTERS], limit=_SHOWN_CHARACTERS) or "(no name)", room)
-    tone = "accent" if node in cell.marked else "warning" if outline.modules[node].problems else "text"
+    level = cell.live.level(node) if cell.live is not None else 0
+    tone = "accent" if node in cell.marked or level else "warning" if outline.modules[node].problems else "text"
     name = (text, tone if outline.depths[node] > 1 or tone != "text" else "strong")
-    return [(guides, "rule"), (mark, "muted"), name, *([(" !", "warning")] if faulty else [])]
+    return [(guides, "rule"), (mark, "muted"), name, *wrong]
+
+
+def _wrong(cell: Cell) -> list[Span]:
+    """What is marked behind a name: a NaN that it gave, a problem of the files."""
+    figures = cell.live.of(cell.node) if cell.live is not None else None
+    fault = f" {fault_word(figures.fault)}" if figures is not None and figures.fault else ""
+    return [*([(fault, "error")] if fault else []), *([(" !", "warning")] if cell.node in cell.outline.faulty else [])]
 
 
 def _class(cell: Cell) -> Span:
@@ -107,6 +119,47 @@ def _shapes(cell: Cell) -> Span:
     return shown + (" …" if len(weights) > _MOST_SHAPES else ""), "muted"
 
 
+def _output(cell: Cell) -> Span:
+    run = _run(cell)
+    return shape_text(run.shape) if run is not None and run.shape else "", "text"
+
+
+def _milliseconds(cell: Cell) -> Span:
+    figures = cell.live.of(cell.node) if cell.live is not None else None
+    if figures is None:
+        return "", "muted"
+    return figure(figures.elapsed_s * 1000, cell.width, 2), "text" if figures.run is not None else "muted"
+
+
+def _time_share(cell: Cell) -> Span:
+    figures = cell.live.of(cell.node) if cell.live is not None else None
+    if figures is None:
+        return "", "muted"
+    full, _ = bar(figures.share, cell.width)
+    return (full, "secondary") if full else ("·", "rule")
+
+
+def _statistic(name: str, digits: int) -> Callable[[Cell], Span]:
+    def tell(cell: Cell) -> Span:
+        run = _run(cell)
+        value = getattr(run, name) if run is not None else None
+        if value is None:
+            return ("–", "error") if run is not None and run.fault else ("", "muted")
+        return figure(value, cell.width, digits), "muted"
+
+    return tell
+
+
+def _memory(cell: Cell) -> Span:
+    run = _run(cell)
+    return format_bytes(run.memory_bytes) if run is not None and run.memory_bytes else "", "muted"
+
+
+def _run(cell: Cell) -> ModuleRun | None:
+    figures = cell.live.of(cell.node) if cell.live is not None else None
+    return figures.run if figures is not None else None
+
+
 _NAME: Final = Column("module", 0, _name)
 _CLASS, _SHORT_CLASS = Column("class", 24, _class), Column("class", 21, _class)
 _TOTAL: Final = Column("params", 8, _total, right=True)
@@ -128,16 +181,35 @@ _GIVEN_UP: Final[tuple[tuple[Column, Column | None], ...]] = (
     (_TOTAL, None),
 )
 """What goes, or becomes shorter, while a name would have too little room: the first one first."""
+_OUTPUT: Final = Column("output", 18, _output)
+_MS: Final = Column("ms", 7, _milliseconds, right=True)
+_TIME, _SHORT_TIME = Column("of step", 8, _time_share), Column("step", 5, _time_share)
+_MEAN: Final = Column("mean", 7, _statistic("mean", 3), right=True)
+_STD: Final = Column("std", 7, _statistic("std", 3), right=True)
+_ABSMAX: Final = Column("absmax", 7, _statistic("absmax", 2), right=True)
+_MEMORY: Final = Column("memory", 8, _memory, right=True)
+_LIVE: Final = (_NAME, _CLASS, _OUTPUT, _MS, _TIME, _MEAN, _STD, _ABSMAX, _MEMORY)
+_GIVEN_UP_LIVE: Final[tuple[tuple[Column, Column | None], ...]] = (
+    (_MEMORY, None),
+    (_TIME, _SHORT_TIME),
+    (_CLASS, None),
+    (_ABSMAX, None),
+    (_MEAN, None),
+    (_STD, None),
+    (_SHORT_TIME, None),
+    (_OUTPUT, None),
+    (_MS, None),
+)
 _NAME_ROOM: Final = 28
 """Cells that a name should have; in wide trees two fifths, up to what two cells for each level take."""
 _GAP: Final = 2
 
 
-def columns_for(width_cells: int) -> tuple[Column, ...]:
-    """The columns that leave room for the name."""
-    columns = list(_ALL)
-    wanted = max(_NAME_ROOM, min(_WIDE_NAME, width_cells * 2 // 5))
-    for column, shorter in _GIVEN_UP:
+def columns_for(width_cells: int, *, live: bool = False) -> tuple[Column, ...]:
+    """The columns that leave room for the name; `live`: those of what the modules did."""
+    columns = list(_LIVE if live else _ALL)
+    wanted = _NAME_ROOM if live else max(_NAME_ROOM, min(_WIDE_NAME, width_cells * 2 // 5))
+    for column, shorter in _GIVEN_UP_LIVE if live else _GIVEN_UP:
         if _room(columns, width_cells) >= wanted:
             break
         at = columns.index(column)
@@ -157,11 +229,17 @@ def head_text(columns: Sequence[Column]) -> str:
     return (" " * _GAP).join([*titles, *(fit(column.title, column.width, right=column.right) for column in columns[1:])])
 
 
-def line_spans(outline: Outline, node: int, columns: Sequence[Column], marked: Collection[int] = ()) -> list[Span]:
+def line_spans(
+    outline: Outline,
+    node: int,
+    columns: Sequence[Column],
+    marked: Collection[int] = (),
+    live: LiveFigures | None = None,
+) -> list[Span]:
     """The line of a node, laid out."""
     spans: list[Span] = []
     for column in columns:
-        told = column.text(Cell(outline, node, column.width, marked))
+        told = column.text(Cell(outline, node, column.width, marked, live))
         parts = told if isinstance(told, list) else [(fit(told[0], column.width, right=column.right), told[1])]
         spans += parts
         used = sum(cell_len(text) for text, _ in parts)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from sdtui.anatomy.find import Finder, SortBy
 from sdtui.anatomy.structs import Anatomy, Component, Module
@@ -13,6 +13,7 @@ from sdtui.anatomy.tree import ModuleTree
 
 MODEL: Final = 0
 """The node of the model itself."""
+Order = SortBy | Literal["time"]
 Key = tuple[str, str]
 """A component's name and a path in it: the same module when the model is opened again. Both empty for the model."""
 
@@ -40,7 +41,8 @@ class Outline:
         self._unfolded: set[int] = {MODEL, *self._firsts[:1]}
         self._before: set[int] | None = None
         self._kept: set[int] | None = None
-        self.sorted_by: SortBy | None = None
+        self.sorted_by: Order | None = None
+        self._values: Mapping[int, float] = {}
         self.only_class = ""
         self.lines: list[int] = []
         self._lay_out()
@@ -114,6 +116,8 @@ class Outline:
             return sorted(nodes, key=lambda node: -modules[node].total_parameters)
         if self.sorted_by == "bytes":
             return sorted(nodes, key=lambda node: -modules[node].bytes)
+        if self.sorted_by == "time":
+            return sorted(nodes, key=lambda node: -self._values.get(node, 0.0))
         return sorted(nodes, key=lambda node: modules[node].name) if self.sorted_by == "name" else nodes
 
     @cached_property
@@ -208,9 +212,12 @@ class Outline:
 
     # --- order, filter, search --------------------------------------------------------------------------------------
 
-    def sort(self, by: SortBy | None) -> None:
-        """Bring what stands beside each other into another order; None: as the model runs."""
-        self.sorted_by = by
+    def sort(self, by: Order | None, values: Mapping[int, float] | None = None) -> None:
+        """Bring what stands beside each other into another order; None: as the model runs.
+
+        For `time` it is the nodes' `values`, the greatest first; lines do not move when these change, until it is sorted again.
+        """
+        self.sorted_by, self._values = by, values or {}
         self._lay_out()
 
     def keep_class(self, class_name: str) -> None:

@@ -114,16 +114,17 @@ class StepRow(msgspec.Struct, frozen=True):
     def spans(self, width_cells: int) -> Sequence[Span]:
         """The figures in columns."""
         step = self.step
-        first = f"{step.step_index + 1:>4} {step.timestep:>4.0f} {_figure(step.sigma, 6, 3)}  "
-        middle = f"{_figure(step.denoised.mean, 7, 3)} {_figure(step.denoised.std, 5, 2)} {_figure(step.guidance_norm, 6, 3)}"
+        first = f"{step.step_index + 1:>4} {step.timestep:>4.0f} {figure(step.sigma, 6, 3)}  "
+        middle = f"{figure(step.denoised.mean, 7, 3)} {figure(step.denoised.std, 5, 2)} {figure(step.guidance_norm, 6, 3)}"
         last = f" {step.elapsed_s * 1000:>5.0f}"
         if width_cells >= WIDE:
-            last += f" {_figure(step.latents.mean, 6, 3)} {_figure(step.latents.std, 6, 3)}"
+            last += f" {figure(step.latents.mean, 6, 3)} {figure(step.latents.std, 6, 3)}"
             last += f" {step.preview_s * 1000:>5.1f} {format_bytes(step.memory_bytes):>8}"
         return ((first, "muted"), (middle, "muted" if step.replayed else "text"), (last, "muted"))
 
 
-def _figure(value: float | None, width: int, digits: int) -> str:
+def figure(value: float | None, width: int, digits: int) -> str:
+    """A number right-aligned in a column, with fewer digits where they do not fit; a dash for none."""
     if value is None:
         return f"{'–':>{width}}"
     text = f"{value:.{digits}f}"

@@ -17,12 +17,12 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
-from sdtui.anatomy.find import SortBy, classes
+from sdtui.anatomy.find import classes
 from sdtui.anatomy.structs import AnatomyError
 from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
-from sdtui.ui.outline import MODEL, Key, Outline
+from sdtui.ui.outline import MODEL, Key, Order, Outline
 from sdtui.ui.screens import SCREENS, inspect_find, inspect_live
 from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.inspect_models import ModelSuggester, read_outline
@@ -47,8 +47,9 @@ _PLACEHOLDERS: Final[dict[Asked, str]] = {
     "open": "a model's folder, file or hub id; → completes",
     "compare": "the model to compare with; → completes",
 }
-_SORTS: Final[tuple[tuple[SortBy | None, str], ...]] = (
+_SORTS: Final[tuple[tuple[Order | None, str], ...]] = (
     (None, "as the model runs"),
+    ("time", "by time in the last inspected job"),
     ("parameters", "by parameters"),
     ("bytes", "by size"),
     ("name", "by name"),
@@ -86,11 +87,13 @@ class InspectScreen(FeedScreen):
         Binding("f", "choose_class", "Class", id="inspect.class", tooltip="Show only modules of one class"),
         Binding("s", "sort", "Sort", id="inspect.sort", tooltip="Sort by parameters, size or name, or as the model runs"),
         Binding("D", "compare", "Compare", id="inspect.compare", tooltip="Mark in what another model differs"),
+        Binding("W", "compare_weights", show=False, id="inspect.weights", tooltip="Compare the numbers of what is selected, too"),
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
         Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
         Binding("p", "turn_page(1)", "Page", id="inspect.page", tooltip="Facts, weights, activations, code or place of it"),
         Binding("P", "turn_page(-1)", show=False, id="inspect.page_before", tooltip="The part of the page before"),
+        Binding("i", "show_log", "Log", id="inspect.log", tooltip="Show the module's last line in the log of Create"),
         Binding("L", "toggle_live", "Live", id="inspect.live", tooltip="Show what modules did in the last inspected job"),
         Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
         Binding(
@@ -114,13 +117,23 @@ class InspectScreen(FeedScreen):
             super().__init__()
             self.screen = screen
 
+    class LogWanted(UiMessage):
+        """The log's last line about a module is wanted; whoever knows the log shows it."""
+
+        def __init__(self, screen: InspectScreen, key: Key) -> None:
+            super().__init__()
+            self.screen = screen
+            self.key = key
+
     def __init__(self, feed: Feed) -> None:
         super().__init__(feed, classes=f"-view-{VIEWS[0]}")
+        self.live = inspect_live.Live()
         self.view: View = VIEWS[0]
         self.outline: Outline | None = None
         self.source = ""
         self.hits: list[int] = []
         self.differences: dict[int, list[str]] = {}
+        self.compared_with = ""
         self.form_job: RunDry | None = None
         self._followed = ""
         self._asked: Asked = "find"
@@ -158,6 +171,7 @@ class InspectScreen(FeedScreen):
     def on_screen_resume(self) -> None:
         """The form may name another model by now."""
         self.post_message(self.Shown(self))
+        inspect_live.resumed(self)
 
     def on_feed_state(self, message: FeedState) -> None:
         """The connection changed."""
@@ -166,6 +180,8 @@ class InspectScreen(FeedScreen):
     def on_feed_event(self, message: FeedEvent) -> None:
         """The server told something."""
         self.header.take_event(message.event)
+        if not message.replayed:
+            inspect_live.take_event(self, message.event)
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -201,16 +217,25 @@ class InspectScreen(FeedScreen):
             outline.unfold_keys(kept.unfolded)
             node = outline.find_key(kept.selected)
         self.tree_lines.show(outline, node or MODEL)
+        inspect_live.opened(self)
         self.show_title()
         self.refresh_bindings()
 
+    @property
+    def inspector(self) -> Inspector:
+        """The process that looks closer: started when it is asked, ended with the screen."""
+        if self._inspector is None:
+            from sdtui.server.inspector import Inspector
+
+            self._inspector = Inspector()
+        return self._inspector
+
     async def _look_closer(self, outline: Outline) -> None:
-        from sdtui.server.inspector import Inspector, InspectorError
+        from sdtui.server.inspector import InspectorError
         from sdtui.ui.screens.inspect_dry import look_closer
 
-        self._inspector = self._inspector or Inspector()
         try:
-            exact, dry_run = await look_closer(self._inspector, outline.anatomy, self.source, self.form_job)
+            exact, dry_run = await look_closer(self.inspector, outline.anatomy, self.source, self.form_job)
         except InspectorError as error:
             self.show_notice(safe_text(str(error), limit=600), "error")
             return
@@ -264,7 +289,8 @@ class InspectScreen(FeedScreen):
         if self.outline is not None and self.tree_lines.selected is not None:
             node = self.tree_lines.selected
             runs = self.dry_run.facts(self.outline, node) if self.dry_run is not None else ()
-            self.page.show(self.outline, node, self.differences.get(node, ()), runs)
+            self.page.show(self.outline, node, self.differences.get(node, ()), runs, inspect_live.facts(self, node))
+            self.schematic.show(self.outline, node)
 
     # --- what the user does -----------------------------------------------------------------------------------------
 
@@ -273,7 +299,7 @@ class InspectScreen(FeedScreen):
         if action in ("find", "choose_class", "sort", "compare", "copy_path", "reopen", "look_closer"):
             return self.outline is not None or None
         if action == "next_hit":
-            return bool(self.hits) or None
+            return bool(self.hits) or inspect_live.has_fault(self) or None
         return super().check_action(action, parameters)
 
     def action_open(self) -> None:
@@ -283,6 +309,14 @@ class InspectScreen(FeedScreen):
     def action_compare(self) -> None:
         """Type the model to compare with."""
         self._ask("compare")
+
+    def action_compare_weights(self) -> None:
+        """Compare numbers with the model that was compared in structure."""
+        if self.compared_with:
+            self.show_notice("Reading the numbers of both models; large ones take a minute …")
+            self._work(inspect_find.compare_weights(self), "The numbers cannot be compared")
+        else:
+            self.show_notice("D compares with another model first.")
 
     def action_find(self) -> None:
         """Type what to find."""
@@ -323,6 +357,12 @@ class InspectScreen(FeedScreen):
         """Show or hide what the modules did."""
         inspect_live.toggle(self)
 
+    def action_show_log(self) -> None:
+        """Go to what the log says of the selected module."""
+        key = inspect_live.selected_key(self)
+        if key is not None:
+            self.post_message(self.LogWanted(self, key))
+
     def action_copy_path(self) -> None:
         """Put the path on the clipboard."""
         if self.outline is not None and self.tree_lines.selected is not None:
@@ -333,9 +373,11 @@ class InspectScreen(FeedScreen):
     def action_sort(self) -> None:
         """The next order."""
         if self.outline is not None:
-            orders = [by for by, _ in _SORTS]
-            by = orders[(orders.index(self.outline.sorted_by) + 1) % len(orders)]
-            self.outline.sort(by)
+            figures = self.live.figures if self.live.on else None
+            orders = [by for by, _ in _SORTS if by != "time" or figures is not None]
+            before = self.outline.sorted_by if self.outline.sorted_by in orders else None
+            by = orders[(orders.index(before) + 1) % len(orders)]
+            self.outline.sort(by, figures.times_s() if by == "time" and figures is not None else None)
             self.tree_lines.lines_changed()
             self.show_title()
             self.show_notice(f"Sorted {dict(_SORTS)[by]}.")
@@ -414,7 +456,8 @@ class InspectScreen(FeedScreen):
 
     def action_next_hit(self, forward: bool) -> None:
         """The next that was found, in the tree's order and round its ends."""
-        inspect_find.next_hit(self, forward=forward)
+        if self.hits or not inspect_live.go_to_fault(self):
+            inspect_find.next_hit(self, forward=forward)
 
 
 def _shown(text: str) -> str:

@@ -46,16 +46,28 @@ class ModulePage(ScrollView, can_focus=True):
         super().__init__(id=id)
         self._spans: list[Span] = [(_NOTHING, "muted")]
         self._lines: Lines | list[Text] = []
+        self._shown: tuple[Outline, int] | None = None
 
     @property
     def text(self) -> str:
         """The whole page, not wrapped."""
         return "".join(text for text, _ in self._spans)
 
-    def show(self, outline: Outline, node: int, differences: Sequence[str] = (), runs: Sequence[tuple[str, str]] = ()) -> None:
-        """Another node, from its beginning; `differences`: in what another model differs here; `runs`: how it runs."""
-        self._spans = [*_differences(differences), *page_spans(outline, node, runs)]
-        if self.scroll_offset.y:
+    def show(
+        self,
+        outline: Outline,
+        node: int,
+        differences: Sequence[str] = (),
+        runs: Sequence[tuple[str, str]] = (),
+        live: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Another node, from its beginning, or newer figures of the same.
+
+        `differences`: in what another model differs here; `runs`: how it runs; `live`: what it did in the last inspected job.
+        """
+        self._spans = [*_differences(differences), *page_spans(outline, node, runs, live)]
+        before, self._shown = self._shown, (outline, node)
+        if self.scroll_offset.y and (before is None or before[0] is not outline or before[1] != node):
             self.scroll_to(y=0, animate=False, immediate=True, force=True)
         self._wrap()
 
@@ -92,9 +104,12 @@ class ModulePage(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
 
 
-def page_spans(outline: Outline, node: int, runs: Sequence[tuple[str, str]] = ()) -> list[Span]:
+def page_spans(
+    outline: Outline, node: int, runs: Sequence[tuple[str, str]] = (), live: Sequence[tuple[str, str]] = ()
+) -> list[Span]:
     """The text with its tones; lines end with newlines and are wrapped by who shows them."""
-    how: list[Span] = [("\nin one forward\n", "muted"), *_facts(runs)] if runs else []
+    how: list[Span] = [("\nin the last inspected job\n", "muted"), *_facts(live)] if live else []
+    how += [("\nin one forward\n", "muted"), *_facts(runs)] if runs else []
     component = outline.component(node)
     if component is None:
         return [*_model_spans(outline), *how]

@@ -26,12 +26,19 @@ class ModulePages(Vertical):
         """The facts, not wrapped."""
         return self.facts.text
 
-    def show(self, outline: Outline, node: int, differences: Sequence[str] = (), runs: Sequence[tuple[str, str]] = ()) -> None:
-        """Another node."""
+    def show(
+        self,
+        outline: Outline,
+        node: int,
+        differences: Sequence[str] = (),
+        runs: Sequence[tuple[str, str]] = (),
+        live: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Another node, or newer figures of it."""
         title = "Model" if node == MODEL else "Component" if outline.is_component(node) else "Module"
         if title != self.border_title:
             self.border_title = title
-        self.facts.show(outline, node, differences, runs)
+        self.facts.show(outline, node, differences, runs, live)
 
     def turn(self, by: int) -> None:
         """The next part, or the one before."""

@@ -16,6 +16,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from sdtui.ui.live_figures import LiveFigures
 from sdtui.ui.module_rows import Column, columns_for, head_text, line_spans, name_indent
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.private import grow
@@ -36,6 +37,8 @@ class ModuleLines(ScrollView, can_focus=True):
         "module-lines--accent",
         "module-lines--secondary",
         "module-lines--warning",
+        "module-lines--error",
+        "module-lines--active",
         "module-lines--cursor",
         "module-lines--cursor-blurred",
     }
@@ -77,8 +80,11 @@ class ModuleLines(ScrollView, can_focus=True):
         self.outline: Outline | None = None
         self.columns: tuple[Column, ...] = ()
         self.marked: Collection[int] = ()
+        self.live: LiveFigures | None = None
         self._node: int | None = None
-        self._strips: LRUCache[tuple[int, bool, bool, str, int], Strip] = LRUCache(_KEPT_LINES)
+        self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(_KEPT_LINES)
+        self._drawn: dict[int, tuple[int, int]] = {}
+        """Of each line in view, what its live figures and its brightness were."""
 
     @property
     def selected(self) -> int | None:
@@ -115,6 +121,23 @@ class ModuleLines(ScrollView, can_focus=True):
             self.outline.reveal(node)
             self.lines_changed(node)
 
+    def show_live(self, live: LiveFigures | None) -> None:
+        """Show what the modules did instead of what they are made of; None: no longer."""
+        if live is not self.live:
+            self.live = live
+            self._choose_columns()
+
+    def live_changed(self) -> None:
+        """Time has passed, or there are newer figures: draw the lines in view that look different now."""
+        if self.outline is None or self.live is None:
+            return
+        for y in range(min(self.size.height, self.line_count - self.first)):
+            if self._drawn.get(y) != self._looks(self.outline.lines[y + self.first]):
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def _looks(self, node: int) -> tuple[int, int]:
+        return (self.live.stamp(node), self.live.level(node)) if self.live is not None else (0, 0)
+
     def lines_changed(self, node: int | None = None) -> None:
         """Other lines are unfolded, or they are in other places; the selection stays on its module, or goes to this one."""
         if self.outline is None:
@@ -145,7 +168,10 @@ class ModuleLines(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Other columns may fit."""
-        self.columns = columns_for(max(1, self.scrollable_content_region.width - 1))
+        self._choose_columns()
+
+    def _choose_columns(self) -> None:
+        self.columns = columns_for(max(1, self.scrollable_content_region.width - 1), live=self.live is not None)
         self._strips.clear()
         self.refresh()
         if isinstance(self.parent, TableBox):
@@ -170,8 +196,9 @@ class ModuleLines(ScrollView, can_focus=True):
         if self.outline is None or line >= self.line_count:
             return Strip.blank(width, self.rich_style)
         node = self.outline.lines[line]
-        ground = ("cursor" if self.has_focus else "cursor-blurred") if line == self.cursor else ""
-        key = (node, self.outline.is_unfolded(node), node in self.marked, ground, width)
+        looks = self._drawn[y] = self._looks(node)
+        ground = ("cursor" if self.has_focus else "cursor-blurred") if line == self.cursor else "active" if looks[1] == 2 else ""
+        key = (node, self.outline.is_unfolded(node), node in self.marked, ground, width, *looks)
         strip = self._strips.get(key)
         if strip is None:
             strip = self._strips[key] = self._lay_out(self.outline, node, width, ground)
@@ -181,7 +208,7 @@ class ModuleLines(ScrollView, can_focus=True):
         behind = self.get_component_rich_style(f"module-lines--{ground}", partial=True) if ground else Style()
         segments = [
             Segment(text, self.get_component_rich_style(f"module-lines--{tone}", partial=True) + behind)
-            for text, tone in line_spans(outline, node, self.columns, self.marked)
+            for text, tone in line_spans(outline, node, self.columns, self.marked, self.live)
         ]
         return Strip(segments).adjust_cell_length(width, behind).apply_style(self.rich_style)
 

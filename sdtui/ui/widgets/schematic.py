@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.scroll_view import ScrollView
 
+from sdtui.ui.live_figures import LiveFigures
 from sdtui.ui.outline import Outline
 
 
@@ -12,3 +13,9 @@ class Schematic(ScrollView, can_focus=True):
 
     def show(self, outline: Outline, node: int) -> None:
         """Another node is selected."""
+
+    def take(self, live: LiveFigures | None, dry_run: object) -> None:
+        """Figures."""
+
+    def live_changed(self) -> None:
+        """Time has passed."""
