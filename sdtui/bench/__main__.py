@@ -28,6 +28,12 @@ def _inspect(rounds: int) -> list[Figure]:
     return measure(rounds)
 
 
+def _inspect_tree(rounds: int) -> list[Figure]:
+    from sdtui.bench.inspect_tree import measure
+
+    return measure(rounds)
+
+
 def _start(rounds: int) -> list[Figure]:
     from sdtui.bench.start import measure
 
@@ -72,7 +78,7 @@ def _terminal(rounds: int) -> list[Figure]:
 
 BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {
     "overhead": (_overhead,),
-    "inspect": (_inspect,),
+    "inspect": (_inspect_tree, _inspect),
     "start": (_start,),
     "stall": (_stall,),
     "first-step": (_first_step,),

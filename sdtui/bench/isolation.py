@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -36,18 +36,29 @@ _QUIET: Final = {"SDTUI_INSPECT_ESTIMATE": "false"}
 def isolated() -> Iterator[Path]:
     """Point this process and its children at fresh directories; afterwards the server there is stopped, and all is removed."""
     root = Path(tempfile.mkdtemp(prefix="sdtui-b-"))  # short, since socket paths end at 107 bytes
-    before = {name: os.environ.get(name) for name in (*_DIRECTORIES, *_QUIET)}
-    os.environ.update(_QUIET)
-    for name, directory in _DIRECTORIES.items():
+    for directory in _DIRECTORIES.values():
         (root / directory).mkdir(mode=0o700, exist_ok=True)
-        os.environ[name] = str(root / directory)
+    places = {name: str(root / directory) for name, directory in _DIRECTORIES.items()}
     try:
-        yield root
+        with environment(places | _QUIET):
+            try:
+                yield root
+            finally:
+                _end_all(root / "run")
     finally:
-        _end_all(root / "run")
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables for this process and its children, for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def _end_all(runtime_dir: Path) -> None:

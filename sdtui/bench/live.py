@@ -21,6 +21,8 @@ STALL_TARGET_MS: Final = 25.0
 FIRST_STEP_TARGET_MS: Final = 150.0
 _GENERATE: Final = "\x1b[15~"
 """F5, as xterm sends it."""
+_CREATE: Final = "\x1b1"
+"""Alt and 1: the screen on which jobs are begun."""
 _PROMPT: Final = "a red cat"
 _KEY_TIMEOUT_S: Final = 20.0
 _LOAD_TIMEOUT_S: Final = 240.0
@@ -54,8 +56,11 @@ class Session:
     idle: list[Gap]
 
 
-def run_jobs(count: int) -> Session:
-    """Start the app, wait for the model, make a first picture, then so many more, each after the end of the one before."""
+def run_jobs(count: int, then: str = "") -> Session:
+    """Start the app, wait for the model, make a first picture, then so many more, each after the end of the one before.
+
+    `then`: keys that are typed after each job was begun, as to look at it on another screen.
+    """
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "sdtui.bench.watched_app", str(writing)]
     try:
@@ -66,15 +71,19 @@ def run_jobs(count: int) -> Session:
             terminal.wait_for(_PROMPT, _KEY_TIMEOUT_S)  # keys that are bound on the screen overtake those that are typed
             _run_job(terminal, told)
             with IdleProcess() as idle:
-                jobs = [_run_job(terminal, told) for _ in range(count)]
+                jobs = [_run_job(terminal, told, then) for _ in range(count)]
                 return Session(jobs, idle.gaps())
     finally:
         os.close(reading)
         os.close(writing)
 
 
-def _run_job(terminal: Terminal, told: Iterator[dict[str, Any] | None]) -> Job:
+def _run_job(terminal: Terminal, told: Iterator[dict[str, Any] | None], then: str = "") -> Job:
+    if then:
+        terminal.type(_CREATE)
     job = Job(pressed=terminal.type(_GENERATE))
+    if then:
+        terminal.type(then)
     deadline = time.monotonic() + _JOB_TIMEOUT_S
     for fact in told:
         if time.monotonic() > deadline:

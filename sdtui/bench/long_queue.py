@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Final, Literal
 
 from sdtui.bench.figures import Figure, milliseconds, percentile
-from sdtui.bench.isolation import isolated
+from sdtui.bench.isolation import environment, isolated
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
     Cancel,
@@ -39,13 +38,8 @@ _NO_WORKER: Final = "true"
 
 def measure(rounds: int) -> list[Figure]:
     """Medians and 99th percentiles of the time from a command to its answer, with ten thousand jobs in the queue."""
-    before = os.environ.get("SDTUI_WORKER_COMMAND")
-    os.environ["SDTUI_WORKER_COMMAND"] = _NO_WORKER
-    try:
-        with isolated():
-            times, filled_s, emptied_s = asyncio.run(_times(rounds * _TRIES))
-    finally:
-        os.environ.pop("SDTUI_WORKER_COMMAND") if before is None else os.environ.__setitem__("SDTUI_WORKER_COMMAND", before)
+    with isolated(), environment({"SDTUI_WORKER_COMMAND": _NO_WORKER}):
+        times, filled_s, emptied_s = asyncio.run(_times(rounds * _TRIES))
     figures = []
     for name, values in times.items():
         note = f"{len(values)} times, {JOBS:,} jobs wait"

@@ -21,7 +21,8 @@ _KEY: Final = "Ж"
 """A letter that no escape sequence and no text of the app contains."""
 _TIMEOUT_S: Final = 60.0
 _HELLO: Final = ([sys.executable, "-m", "sdtui.bench.hello"], "Hello")
-_APP: Final = ([sys.executable, "-m", "sdtui"], "Prompt")
+APP: Final = (sys.executable, "-m", "sdtui")
+_APP: Final = (APP, "Prompt")
 _HELP_RUNS: Final = 3
 """Runs of the short commands for each round of the app."""
 

@@ -13,8 +13,8 @@ import pytest
 from sdtui.anatomy.diff import Difference, diff
 from sdtui.anatomy.layout import in_diffusers
 from sdtui.anatomy.read import open_anatomy
+from sdtui.bench.layouts import Shapes, clip, sd1, unet, vae, write_sparse
 from sdtui.checkpoint import shipped_model_dir
-from tests.anatomy.layouts import Shapes, clip, sd1, unet, vae, write_sparse
 
 SMALL = {"channels": 32, "vae_channels": 32, "words": 100}
 

@@ -16,7 +16,7 @@ from sdtui.anatomy.lora_names import dotted, flat
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy
 from sdtui.anatomy.tree import ModuleTree
-from tests.anatomy.layouts import sd1, unet, write_sparse
+from sdtui.bench.layouts import sd1, unet, write_sparse
 
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 TO_K = f"{BLOCK}.attn2.to_k"

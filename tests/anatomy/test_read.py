@@ -22,8 +22,8 @@ from sdtui.anatomy.files import MAX_HEADER_BYTES
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy, AnatomyError
 from sdtui.anatomy.tree import ModuleTree
+from sdtui.bench.layouts import clip, sd1, unet, vae, write_sparse
 from sdtui.checkpoint import shipped_model_dir
-from tests.anatomy.layouts import clip, sd1, unet, vae, write_sparse
 
 
 def a_header(tensors: object, data_bytes: int = 16) -> bytes:

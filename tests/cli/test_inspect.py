@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from sdtui.bench.layouts import sd1, write_sparse
 from sdtui.bench.personalities import XTERM
 from sdtui.checkpoint import shipped_model_dir
 from sdtui.cli.app import main
-from tests.anatomy.layouts import sd1, write_sparse
 from tests.cli.conftest import Cli
 from tests.cli.in_terminal import finished, lines, mistakes
 

@@ -12,6 +12,7 @@ import pytest
 
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy
+from sdtui.bench.layouts import sd1, write_sparse
 from sdtui.server.inspector import Inspector
 from sdtui.ui.bindings import own_bindings, unknown_ids
 from sdtui.ui.commands import commands
@@ -22,7 +23,6 @@ from sdtui.ui.screens.inspect import InspectScreen
 from sdtui.ui.screens.inspect_models import ModelSuggester
 from sdtui.ui.widgets.module_page import page_spans
 from sdtui.ui.widgets.module_tree import ModuleLines
-from tests.anatomy.layouts import sd1, write_sparse
 from tests.ui.inspecting import NASTY, SHOWN, SMALL, anatomy, module, names, notice, open_inspect, path, type_into
 from tests.ui.stage import stage, until
 

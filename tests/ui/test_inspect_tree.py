@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy
+from sdtui.bench.layouts import unet, write_sparse
 from sdtui.checkpoint import safetensors_header
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.screens.chooser import Chooser
-from tests.anatomy.layouts import unet, write_sparse
 from tests.ui.inspecting import anatomy, module, names, notice, open_inspect, path, type_into
 from tests.ui.stage import stage, until
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.anatomy.layouts import Shapes
+from sdtui.bench.layouts import Shapes
 
 SD14: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "unet": (

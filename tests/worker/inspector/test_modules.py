@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, T5EncoderModel
 
 from sdtui.anatomy.structs import Component, Module
+from sdtui.bench.layouts import sd1, write_sparse
 from sdtui.checkpoint import shipped_model_dir
 from sdtui.params import SHIPPED_MODEL
 from sdtui.worker.inspector.build import build
@@ -24,7 +25,6 @@ from sdtui.worker.inspector.known import known
 from sdtui.worker.inspector.meta import read_modules
 from sdtui.worker.inspector.opened import open_component, open_model, stored
 from sdtui.worker.inspector.problem import InspectionProblem
-from tests.anatomy.layouts import sd1, write_sparse
 
 from .models import SD14, open_clip, sd14, write_folder
 

@@ -136,7 +136,7 @@ def test_a_message_for_the_worker_is_passed_over(process: Process) -> None:
 
 
 def test_an_answer_too_large_for_a_frame_is_said(process: Process, tmp_path: Path) -> None:
-    from tests.anatomy.layouts import write_sparse
+    from sdtui.bench.layouts import write_sparse
 
     names = {f"{'long' * 200}.{number}.weight": (1,) for number in range(5_000)}
     path = write_sparse(tmp_path / "strange.safetensors", names)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sdtui.bench.layouts import write_sparse
 from sdtui.protocol import MeasureWeight, WeightMeasured, encode
 from sdtui.worker.inspector import weights
 from sdtui.worker.inspector.opened import open_model
 from sdtui.worker.inspector.problem import InspectionProblem
 from sdtui.worker.inspector.weights import BINS, measure
-from tests.anatomy.layouts import write_sparse
 
 KEY = "conv_in.weight"
 

@@ -45,7 +45,8 @@ def _transformer(name: str, width: int, context: int) -> Iterator[tuple[str, tup
 
 def unet(channels: int = 320, context: int = 768, inputs: int = 4) -> Shapes:
     """A U-Net of four levels with two residual blocks each, as SD 1.x has it (Rombach et al. 2022, table 14)."""
-    widths, time, found = [channels * factor for factor in (1, 2, 4, 4)], 4 * channels, {}
+    found: Shapes = {}
+    widths, time = [channels * factor for factor in (1, 2, 4, 4)], 4 * channels
     found.update(_layer("time_embed.0", time, channels))
     found.update(_layer("time_embed.2", time, time))
     found.update(_layer("input_blocks.0.0", channels, inputs, 3, 3))
@@ -96,7 +97,8 @@ def _vae_middle(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def vae(channels: int = 128) -> Shapes:
     """The KL autoencoder with a factor of eight that SD 1.x, 2.x and SDXL share in shape."""
-    widths, found = [channels * factor for factor in (1, 2, 4, 4)], {}
+    found: Shapes = {}
+    widths = [channels * factor for factor in (1, 2, 4, 4)]
     found.update(_layer("encoder.conv_in", channels, 3, 3, 3))
     width = channels
     for level, wide in enumerate(widths):
