@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,7 @@ async def _moved(model: Path, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds to unfold everything and to move the cursor by a line, each until it is drawn."""
     settings = Settings(general=General(model=str(model)), inspect=Inspect(estimate=False))
     app = SdtuiApp(settings, connect=_nobody)
+    gc.disable()  # as `run` does; the app sets its own thresholds when it has started
     async with app.run_test(size=(120, 40)) as pilot:
         await app.action_show_screen("inspect")
         screen = await _inspect_screen(app, pilot)
