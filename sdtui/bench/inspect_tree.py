@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NoReturn
@@ -83,16 +84,29 @@ async def _moved(model: Path, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds to unfold everything and to move the cursor by a line, each until it is drawn."""
     settings = Settings(general=General(model=str(model)), inspect=Inspect(estimate=False))
     app = SdtuiApp(settings, connect=_nobody)
-    gc.disable()  # as `run` does; the app sets its own thresholds when it has started
-    async with app.run_test(size=(120, 40)) as pilot:
-        await app.action_show_screen("inspect")
-        screen = await _inspect_screen(app, pilot)
-        unfolded, keys = [], []
-        for _ in range(rounds):
-            unfolded.append(await _drawn(screen, lambda: screen.tree_lines.action_fold_all(False)))
-            keys += [await _drawn(screen, lambda: screen.tree_lines.action_move_cursor(1)) for _ in range(_KEYS)]
-            await _drawn(screen, lambda: screen.tree_lines.action_fold_all(False))
-        return unfolded, keys
+    unfolded, keys = [], []
+    with _collecting_as_the_app():
+        async with app.run_test(size=(120, 40)) as pilot:
+            await app.action_show_screen("inspect")
+            screen = await _inspect_screen(app, pilot)
+            for _ in range(rounds):
+                unfolded.append(await _drawn(screen, lambda: screen.tree_lines.action_fold_all(False)))
+                keys += [await _drawn(screen, lambda: screen.tree_lines.action_move_cursor(1)) for _ in range(_KEYS)]
+                await _drawn(screen, lambda: screen.tree_lines.action_fold_all(False))
+    return unfolded, keys
+
+
+@contextmanager
+def _collecting_as_the_app() -> Iterator[None]:
+    """As `SdtuiApp.run` does: garbage is collected by the app's own thresholds once it has started, and as before in the end."""
+    thresholds = gc.get_threshold()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        gc.enable()
 
 
 async def _inspect_screen(app: SdtuiApp, pilot: Pilot[None]) -> InspectScreen:
