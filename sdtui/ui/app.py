@@ -213,6 +213,22 @@ class SdtuiApp(TerminalApp[None]):
         create = self._made["create"]
         message.screen.follow(create.form.text("model"), create.estimate.request())
 
+    async def on_inspect_screen_log_wanted(self, message: Any) -> None:
+        """Show what the log says of a module."""
+        if self._made["create"].show_log(message.key):
+            await self.action_show_screen("create")
+        else:
+            message.screen.show_notice("The log of Create says nothing of it.")
+
+    async def on_step_log_inspect_wanted(self, message: Any) -> None:
+        """Show the module that a row of the log is about, in the model of the log's job."""
+        from sdtui.ui.screens.inspect_live import jump
+
+        await self.action_show_screen("inspect")
+        create, inspect = self._made["create"], self._made["inspect"]
+        inspect.follow(create.form.text("model"), create.estimate.request())
+        jump(inspect, message.target, self._feed.runs.model_of(create.following.job))
+
     async def action_show_help(self) -> None:
         """Every key."""
         from sdtui.ui.screens.help import HelpScreen

@@ -13,6 +13,7 @@ from sdtui.protocol import (
     JobQueued,
     JobStarted,
     Message,
+    ModulesRan,
     PromptTokens,
     StageFinished,
     StageStarted,
@@ -141,6 +142,8 @@ class Following:
                 return kind, run, event.batch_index, event.stage
             case PromptTokens():
                 return kind, run, event.which
+            case ModulesRan():  # told in parts where there are very many
+                return kind, run, event.batch_index, event.step_index, event.network, event.modules[:1]
             case ImageSaved():
                 return kind, event.image_index
             case JobStarted():

@@ -217,7 +217,16 @@ class ModuleRuns:
 
     def is_of(self, model: str) -> bool:
         """Whether the job's model is the one that is called so."""
-        return bool(self.model) and (model == self.model or {model, self.model} <= self._loaded)
+        return bool(self.model) and self.same(model, self.model)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two names are of one model, as far as that is known."""
+        return one == other or {one, other} <= self._loaded
+
+    def model_of(self, job: str | None) -> str:
+        """Which model a job of this connection named; empty where that is not known any more."""
+        params = self._jobs[job].params if job in self._jobs else None
+        return params.model if params is not None else ""
 
     def trace(self, network: str, path: str) -> Trace | None:
         """A module's runs; None where it was not looked at."""

@@ -19,6 +19,8 @@ from sdtui.protocol import (
     Message,
     ModelFailed,
     ModelLoaded,
+    ModuleRun,
+    NotANumber,
     PromptTokens,
     StageFinished,
     StepFinished,
@@ -36,7 +38,16 @@ WIDE: Final = 74
 _NARROW: Final = 44
 """Cells of the log at 120 columns: what a step's figures need."""
 _TEXT_LIMIT: Final = 2000
+Target = tuple[str, str]
+"""A network and a path in it that a row is about; the empty path is the network itself."""
+_TARGETS: Final[dict[str, Target]] = {
+    "tokens": ("text_encoder", ""),
+    "embeddings": ("text_encoder", ""),
+    "denoise": ("unet", ""),
+    "decode": ("vae", ""),
+}
 _NAME: Final = 12
+_SHAPE: Final = 18
 _WORD_END: Final = "</w>"
 _TENSOR_NAMES: Final = {
     "prompt_embeds": "embeddings",
@@ -54,6 +65,11 @@ def _cut(text: str, width_cells: int) -> str:
 class LogRow(Protocol):
     """One line of the log."""
 
+    @property
+    def target(self) -> Target | None:
+        """The module that it is about; None where there is none."""
+        ...
+
     def spans(self, width_cells: int) -> Sequence[Span]:
         """The line laid out for a width; it may be longer, the log cuts it."""
         ...
@@ -64,6 +80,7 @@ class NoteRow(msgspec.Struct, frozen=True):
 
     text: str
     tone: str = "muted"
+    target: Target | None = None
 
     def spans(self, width_cells: int) -> Sequence[Span]:
         """The sentence, with an ellipsis where it is cut; copying takes all of it."""
@@ -79,6 +96,7 @@ class FactRow(msgspec.Struct, frozen=True):
     elapsed_s: float | None = None
     shorter: tuple[str, ...] = ()
     """What to write instead of the note where it does not fit, longest first."""
+    target: Target | None = None
 
     def spans(self, width_cells: int) -> Sequence[Span]:
         """Name and fact in columns, the time right-aligned."""
@@ -98,6 +116,8 @@ class FactRow(msgspec.Struct, frozen=True):
 class StepHead(msgspec.Struct, frozen=True):
     """The names of the columns that `StepRow` fills."""
 
+    target: Target | None = None
+
     def spans(self, width_cells: int) -> Sequence[Span]:
         """The column names, right-aligned as the figures are."""
         text = f"{'step':>4} {'t':>4} {'σ':>6}  {'x0 mean':>7} {'std':>5} {'|Δ|':>6} {'ms':>5}"
@@ -110,6 +130,8 @@ class StepRow(msgspec.Struct, frozen=True):
     """One denoising step: timestep, sigma, x0 prediction, guidance difference, time; quiet where it comes from the tape."""
 
     step: StepFinished
+    target: Target | None = _TARGETS["denoise"]
+    """The network that denoises, whatever it is called."""
 
     def spans(self, width_cells: int) -> Sequence[Span]:
         """The figures in columns."""
@@ -121,6 +143,31 @@ class StepRow(msgspec.Struct, frozen=True):
             last += f" {figure(step.latents.mean, 6, 3)} {figure(step.latents.std, 6, 3)}"
             last += f" {step.preview_s * 1000:>5.1f} {format_bytes(step.memory_bytes):>8}"
         return ((first, "muted"), (middle, "muted" if step.replayed else "text"), (last, "muted"))
+
+
+class ModuleRow(msgspec.Struct, frozen=True):
+    """What a module gave in the step above: its output's shape, its time, its statistics."""
+
+    network: str
+    run: ModuleRun
+
+    @property
+    def target(self) -> Target | None:
+        """The module."""
+        return self.network, self.run.path
+
+    def spans(self, width_cells: int) -> Sequence[Span]:
+        """The path, cut at its beginning, and the figures in columns."""
+        run = self.run
+        figures = f" {figure(run.elapsed_s * 1000, 7, 2)}"
+        if width_cells >= WIDE:
+            figures += f" {figure(run.mean, 7, 3)} {figure(run.std, 7, 3)} {figure(run.absmax, 8, 2)}"
+        shape = f" {_cut(shape_text(run.shape) if run.shape else '', _SHAPE):<{_SHAPE}}"
+        room = max(8, width_cells - 2 - len(shape) - len(figures))
+        path = safe_text(run.path[-4 * room :] or self.network[:room])
+        name = path if cell_len(path) <= room else f"…{set_cell_size(path[::-1], room - 1)[::-1]}"
+        fault: list[Span] = [({"nan": " NaN", "inf": " Inf"}[run.fault], "error")] if run.fault else []
+        return (("  ", "muted"), (f"{set_cell_size(name, room)}", "muted"), (shape, "text"), (figures, "muted"), *fault)
 
 
 def figure(value: float | None, width: int, digits: int) -> str:
@@ -154,6 +201,8 @@ def rows_for(event: Message) -> list[LogRow]:
             return _stage_rows(event)
         case PromptTokens():
             return _token_rows(event)
+        case NotANumber():
+            return _fault_rows(event)
         case JobQueued(position=position) if position > 0:
             return [NoteRow(f"queued, {count_noun(position, 'job')} before it")]
         case JobStarted():
@@ -225,18 +274,27 @@ def _start_row(event: JobStarted) -> LogRow:
     return NoteRow(f"seed {event.seed}, {params.num_inference_steps} steps of {safe_text(scheduler)}{sigmas}", "accent")
 
 
+def _fault_rows(event: NotANumber) -> list[LogRow]:
+    path = safe_text(".".join(part for part in (event.network, event.module) if part)[:_TEXT_LIMIT], limit=200)
+    word = {"nan": "NaN", "inf": "Inf"}[event.fault]
+    text = f"{path} was given {word}" if event.given else f"the first {word} came from {path}"
+    return [NoteRow(part, "error", (event.network, event.module)) for part in textwrap.wrap(text, _NARROW)]
+
+
 def _stage_rows(event: StageFinished) -> list[LogRow]:
     if event.stage in ("tokens", "save"):
         return []  # PromptTokens and ImageSaved say more
     rows: list[LogRow] = []
     elapsed: float | None = event.elapsed_s
+    target = _TARGETS.get(event.stage)
     for index, tensor in enumerate(event.tensors):
         name = _TENSOR_NAMES.get(tensor.name) or (event.stage if index == 0 else tensor.name)
         notes = _tensor_notes(tensor)
-        rows.append(FactRow(safe_text(name), shape_text(tensor.shape), notes[0], elapsed, shorter=notes[1:]))
+        rows.append(FactRow(safe_text(name), shape_text(tensor.shape), notes[0], elapsed, notes[1:], target))
         elapsed = None
     if not rows:
-        rows.append(FactRow(safe_text(event.stage), safe_text(event.detail, limit=_TEXT_LIMIT), elapsed_s=event.elapsed_s))
+        detail = safe_text(event.detail, limit=_TEXT_LIMIT)
+        rows.append(FactRow(safe_text(event.stage), detail, elapsed_s=event.elapsed_s, target=target))
     return rows
 
 
@@ -261,10 +319,10 @@ def _token_rows(event: PromptTokens) -> list[LogRow]:
     which = "tokens" if event.which == "prompt" else "negative"
     words = _readable_words(event.words)
     rows: list[LogRow] = [
-        FactRow(which, f"[1, {event.max_tokens}]", f"{len(event.ids)} used", event.elapsed_s),
+        FactRow(which, f"[1, {event.max_tokens}]", f"{len(event.ids)} used", event.elapsed_s, target=_TARGETS["tokens"]),
     ]
     if words:
-        rows.append(NoteRow(" " * _NAME + words))
+        rows.append(NoteRow(" " * _NAME + words, target=_TARGETS["tokens"]))
     if event.cut_off:
         rows.append(NoteRow(f"not read: {safe_text(event.cut_off, limit=_TEXT_LIMIT)}", "warning"))
     return rows

@@ -24,6 +24,7 @@ from sdtui.ui.feed import Feed, FeedEvent, FeedState, NotConnected
 from sdtui.ui.following import Following
 from sdtui.ui.history import PromptHistory
 from sdtui.ui.own_jobs import OwnJobs
+from sdtui.ui.rows import Target
 from sdtui.ui.screens import FIRST_KEYS_S, SCREENS, create_jobs, create_look
 from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.create_estimate import FIELDS, Estimate
@@ -272,6 +273,15 @@ class CreateScreen(FeedScreen):
         self.own_jobs.close()
         await self.estimate.close()
 
+    def show_log(self, target: Target) -> bool:
+        """Go to the log's last row about a module; says whether there is one."""
+        if not self.steps.go_to(target):
+            return False
+        self.query_one(TabLine).active = "steps"
+        self._activate_pane("steps")
+        self.steps.focus()
+        return True
+
     def read_params(self) -> tuple[GenerationParams, list[Problem]]:
         """What is to be generated, and everything that is wrong with it."""
         values, problems = self.form.values()
@@ -427,7 +437,7 @@ class CreateScreen(FeedScreen):
             box = self.focused
             self.say_help(box.error or BY_FIELD[box.field].spec.help, wrong=bool(box.error))
         elif isinstance(self.focused, StepLog):
-            self.say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest.")
+            self.say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest; i shows its module, m what each gave.")
         else:
             self.say_help("")
 

@@ -22,6 +22,7 @@ from sdtui.protocol import (
     Message,
     ModelFailed,
     ModelLoaded,
+    ModulesRan,
     QueueChanged,
     Refused,
     ReplayDone,
@@ -231,6 +232,8 @@ def _show_job_event(screen: CreateScreen, event: Message, *, replayed: bool) -> 
             screen.notify(safe_text(advice, multiline=True), title="For the next one", timeout=15, markup=False)
         case JobFailed():
             _show_failure(screen, event, replayed=replayed)
+        case ModulesRan():
+            screen.steps.append_modules(event)
     screen.steps.append(*rows_for(event), *rows_for_happening(event, steps_done))
     if following.over or isinstance(event, JobStarted | JobPaused | JobInterrupted):
         screen.refresh_bindings()

@@ -23,7 +23,7 @@ from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import MODEL, Key, Order, Outline
-from sdtui.ui.screens import SCREENS, inspect_find, inspect_live
+from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_words
 from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.inspect_models import ModelSuggester, read_outline
 from sdtui.ui.widgets.header import HeaderLine
@@ -130,7 +130,7 @@ class InspectScreen(FeedScreen):
         self.live = inspect_live.Live()
         self.view: View = VIEWS[0]
         self.outline: Outline | None = None
-        self.source = ""
+        self.source = self.opening = ""
         self.hits: list[int] = []
         self.differences: dict[int, list[str]] = {}
         self.compared_with = ""
@@ -172,6 +172,12 @@ class InspectScreen(FeedScreen):
         """The form may name another model by now."""
         self.post_message(self.Shown(self))
         inspect_live.resumed(self)
+        inspect_words.resumed(self)
+
+    def on_screen_suspend(self) -> None:
+        """Another screen, or a dialog over this one."""
+        if self not in self.app.screen_stack:
+            self.words.put_away()
 
     def on_feed_state(self, message: FeedState) -> None:
         """The connection changed."""
@@ -182,6 +188,11 @@ class InspectScreen(FeedScreen):
         self.header.take_event(message.event)
         if not message.replayed:
             inspect_live.take_event(self, message.event)
+            inspect_words.take_event(self, message.event)
+
+    def on_words_view_told(self, message: WordsView.Told) -> None:
+        """What the words view has to say."""
+        self.show_notice(message.words, message.tone)
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -194,6 +205,7 @@ class InspectScreen(FeedScreen):
 
     def open_model(self, source: str) -> None:
         """Take a model apart, beside everything else; what is shown stays until that is done."""
+        self.opening, self.live.wanted = source, None
         self.show_notice(f"Reading {_shown(source)} …")
         self._work(self._open(source), f"{_shown(source)} cannot be shown")
 
@@ -295,7 +307,9 @@ class InspectScreen(FeedScreen):
     # --- what the user does -----------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """What is impossible now is shown, but dim."""
+        """What is impossible now is shown, but dim; what is about the model is not there while words are shown."""
+        if self.view == "words" and action in inspect_words.OF_A_MODEL:
+            return False
         if action in ("find", "choose_class", "sort", "compare", "copy_path", "reopen", "look_closer"):
             return self.outline is not None or None
         if action == "next_hit":

@@ -196,10 +196,10 @@ def _say_fault(screen: InspectScreen) -> None:
 
 def jump(screen: InspectScreen, key: Key, model: str) -> None:
     """Select the module that a line of the log is about; `model` is what the log's job names, empty where that is not known."""
-    screen.live.wanted = key
-    if model and model != screen.source and not (screen.outline is not None and screen.feed.runs.is_of(screen.source)):
+    if model and not screen.feed.runs.same(model, screen.opening):
         screen.open_model(model)
-    elif screen.outline is not None:
+    screen.live.wanted = key
+    if screen.outline is not None and screen.source == screen.opening:
         go_to_key(screen, key)
 
 

@@ -15,14 +15,18 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from sdtui.protocol import ModulesRan
+from sdtui.ui.log_rows import LogRows
 from sdtui.ui.private import grow
-from sdtui.ui.rows import LogRow, row_text
+from sdtui.ui.rows import LogRow, ModuleRow, Target, row_text
 
 MAX_ROWS: Final = 50_000
 """A 1000-step job has about 1,020 rows; this is forty of them, some 20 MB."""
 _DROPPED_AT_ONCE: Final = 5_000
 _FLUSH_S: Final = 1 / 30
 """Rows that arrive within this time are shown together."""
+_Anchor = tuple[LogRow, LogRow | None]
+"""A row, and the job's own row nearest above it."""
 
 
 class StepLog(ScrollView, can_focus=True):
@@ -45,6 +49,8 @@ class StepLog(ScrollView, can_focus=True):
         Binding("home,g", "move_home", "First row", show=False, id="log.first", tooltip="Go to the first row"),
         Binding("end,G", "follow", "Follow", show=False, id="log.follow", tooltip="Go to the newest row and follow"),
         Binding("y,ctrl+c", "copy_row", "Copy row", show=False, id="log.copy", tooltip="Copy the selected row"),
+        Binding("i", "inspect", "Inspect", id="log.inspect", tooltip="Show the module that the selected row is about"),
+        Binding("m", "toggle_modules", "Modules", id="log.modules", tooltip="Show or hide what each module gave in a step"),
         Binding("Y", "copy_all", "Copy log", show=False, id="log.copy_all", tooltip="Copy every row"),
     ]
     DEFAULT_CSS = """
@@ -67,14 +73,24 @@ class StepLog(ScrollView, can_focus=True):
             super().__init__()
             self.text = text
 
+    class InspectWanted(Message):
+        """The module that a row is about is wanted; whoever knows the tree shows it."""
+
+        def __init__(self, target: Target) -> None:
+            super().__init__()
+            self.target = target
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.border_title = "Steps"
-        self._rows: list[LogRow] = []
-        self._dropped = 0
+        self._log = LogRows()
         self._waiting = False
         self._following = True
         self._lines: LRUCache[tuple[int, int, bool], Strip] = LRUCache(512)
+
+    @property
+    def _rows(self) -> list[LogRow]:
+        return self._log.shown
 
     @property
     def row_count(self) -> int:
@@ -92,16 +108,30 @@ class StepLog(ScrollView, can_focus=True):
 
     def append(self, *rows: LogRow) -> None:
         """Add rows at the end; they are shown within a thirtieth of a second."""
-        self._rows.extend(rows)
-        if len(self._rows) > MAX_ROWS:
-            self._drop_oldest()
-        if rows and not self._waiting:
+        self._log.append(rows)
+        if self._log.own_count > MAX_ROWS:
+            anchors = self._anchors()
+            self._log.drop(_DROPPED_AT_ONCE)
+            self._restore(anchors)
+        if rows:
+            self._flush_soon()
+
+    def append_modules(self, event: ModulesRan) -> None:
+        """Rows of modules, which are hidden until they are asked for."""
+        anchors = self._anchors() if self._log.unfolded else (None, None)
+        if self._log.append_modules(event):
+            self._restore(anchors)
+        if self._log.unfolded:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._waiting:
             self._waiting = True
             self.set_timer(_FLUSH_S, self._flush)
 
     def clear(self) -> None:
         """Forget every row."""
-        self._rows.clear()
+        self._log.clear()
         self._lines.clear()
         self.cursor = None
         self._following = True
@@ -109,14 +139,33 @@ class StepLog(ScrollView, can_focus=True):
         self.scroll_to(y=0, animate=False)
         self.refresh()
 
-    def _drop_oldest(self) -> None:
-        del self._rows[:_DROPPED_AT_ONCE]
-        self.refresh()
+    def _anchor(self, place: int | None) -> _Anchor | None:
+        rows = self._rows
+        return (rows[place], self._log.own_before(place)) if place is not None and place < len(rows) else None
+
+    def _anchors(self) -> tuple[_Anchor | None, _Anchor | None]:
+        return self._anchor(self.scroll_offset.y), self._anchor(self.cursor)
+
+    def _restore(self, anchors: tuple[_Anchor | None, _Anchor | None]) -> None:
+        """Rows have other places: what is read and what is selected stay."""
+        first, selected = (self._find_again(anchor) for anchor in anchors)
         self._lines.clear()
+        grow(self, len(self._rows))
         if self.cursor is not None:
-            self.cursor = max(0, self.cursor - _DROPPED_AT_ONCE)
-        if not self._following:
-            self.scroll_to(y=max(0, self.scroll_y - _DROPPED_AT_ONCE), animate=False, immediate=True, force=True)
+            self.set_reactive(StepLog.cursor, selected)
+        if self._following:
+            self._go_to_end()
+        else:
+            self.scroll_to(y=first or 0, animate=False, immediate=True, force=True)
+        self.refresh()
+
+    def _find_again(self, anchor: _Anchor | None) -> int | None:
+        if anchor is None:
+            return None
+        place = self._log.place_of(anchor[0])
+        if place is None and anchor[1] is not None:
+            place = self._log.place_of(anchor[1])
+        return place or 0
 
     def _flush(self) -> None:
         self._waiting = False
@@ -213,6 +262,34 @@ class StepLog(ScrollView, can_focus=True):
         if self._rows:
             self.cursor = len(self._rows) - 1
 
+    def action_toggle_modules(self) -> None:
+        """Show or hide the rows of modules."""
+        anchors = self._anchors()
+        self._log.toggle()
+        self._restore(anchors)
+        self._show_position()
+
+    def action_inspect(self) -> None:
+        """Show the module that the selected row, else the newest that has one, is about."""
+        rows = self._rows[::-1] if self.cursor is None else [self._rows[self.cursor]]
+        target = next((row.target for row in rows if row.target is not None), None)
+        if target is not None:
+            self.post_message(self.InspectWanted(target))
+
+    def go_to(self, target: Target) -> bool:
+        """Select the last row about a module; says whether there is one."""
+        row = self._log.last_of(target)
+        if row is None:
+            return False
+        if isinstance(row, ModuleRow) and not self._log.unfolded:
+            self._log.toggle()
+        self._following = False
+        self._lines.clear()
+        grow(self, len(self._rows))
+        self.cursor = self._log.place_of(row)
+        self.refresh()
+        return True
+
     def action_copy_row(self) -> None:
         """Put the selected row, else the newest, on the clipboard."""
         if self._rows:
@@ -228,7 +305,9 @@ class StepLog(ScrollView, can_focus=True):
         self.post_message(self.Copied(text))
 
     def on_click(self, event: Click) -> None:
-        """Select the row that was clicked."""
+        """Select the row that was clicked; a second click shows its module."""
         index = event.y - self.gutter.top + self.scroll_offset.y
         if 0 <= index < len(self._rows):
             self.cursor = index
+            if event.chain == 2:
+                self.action_inspect()
