@@ -76,4 +76,5 @@ _TITLES = {
     "StepLog": "In the step log",
     "JobTable": "In the table of jobs",
     "ModuleLines": "In the tree of modules",
+    "WordsView": "Where the words act",
 }
