@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import struct
 from typing import Any, BinaryIO, Final, cast
 
@@ -46,7 +47,12 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
 
 AnyMessage = Command | Event | InspectorRequest | InspectorReply
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+@functools.cache
+def _decoder() -> msgspec.msgpack.Decoder[Any]:
+    """Made for the first message: to look at all their types takes 10 ms, which would come before the app's first frame."""
+    return msgspec.msgpack.Decoder(AnyMessage)
 
 
 def encode(message: Message) -> bytes:
@@ -68,7 +74,7 @@ def frame(body: bytes) -> bytes:
 def decode(body: bytes) -> Message:
     """The message in a frame's body. Raises `MalformedFrame`."""
     try:
-        message = _decoder.decode(body)
+        message = _decoder().decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedFrame(f"A frame of {len(body):,} bytes is no known message: {error}") from error
     return cast(Message, message)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args
 from textual.content import Content
 from textual.timer import Timer
 
-from sdtui.checkpoint import CheckpointError, resolve_model
 from sdtui.params import check_size
 from sdtui.protocol import DryDtype, Heartbeat, Message, RunDry
 from sdtui.settings import cache_dir, write_atomically
@@ -175,6 +174,8 @@ def _path() -> Path:
 
 def _key(request: RunDry) -> str | None:
     """Of the request and the state of the model's files; None for a model that is not here."""
+    from sdtui.checkpoint import CheckpointError, resolve_model  # late: it is not needed for the first frame
+
     with suppress(CheckpointError, OSError):
         path = resolve_model(request.model)
         if isinstance(path, Path):
