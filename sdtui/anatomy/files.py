@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sdtui.anatomy.structs import AnatomyError
+from sdtui.anatomy.structs import AnatomyError, PickleRefused
 from sdtui.checkpoint import CheckpointError, read_json, safetensors_header, weights_kind
 from sdtui.text import format_bytes, safe_text
 
@@ -27,6 +27,8 @@ class Tensors(NamedTuple):
     files: tuple[Path, ...]
     metadata: dict[str, str]
     problems: tuple[str, ...] = ()
+    scalars: Mapping[str, float] | None = None
+    """The values of tensors that hold one number each, where they are known already; else they are read from the files."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -69,7 +71,7 @@ def read_tensors(path: Path) -> Tensors:
         raise AnatomyError(str(error)) from error
     found = header.pop(_METADATA, None)
     metadata = {whole(str(key)): whole(str(value)) for key, value in found.items()} if isinstance(found, dict) else {}
-    _check_names(path, header)
+    check_names(path, header)
     return Tensors({name: (tensor, 0) for name, tensor in header.items()}, (path,), metadata)
 
 
@@ -77,8 +79,8 @@ def _check_kind(path: Path) -> None:
     kind, size = weights_kind(path), path.stat().st_size
     if kind == "pickle":
         named = "a pickle under the name of a safetensors file" if path.suffix == ".safetensors" else "a pickle"
-        raise AnatomyError(
-            f"{show(path)} is {named}: it can run any code when it is read, so it is not opened. Convert it to safetensors."
+        raise PickleRefused(
+            f"{show(path)} is {named}: it can run any code when it is read, so it is not opened. Convert it to safetensors.", path
         )
     if size == 0:
         raise AnatomyError(f"{show(path)} is empty: 0 bytes. Fetch it again.")
@@ -90,7 +92,8 @@ def _check_kind(path: Path) -> None:
         )
 
 
-def _check_names(path: Path, names: Mapping[str, Any]) -> None:
+def check_names(path: Path, names: Mapping[str, Any]) -> None:
+    """Raise `AnatomyError` for names and numbers of tensors that no model has."""
     if len(names) > _MAX_TENSORS:
         raise AnatomyError(f"{show(path)} holds {len(names):,} tensors; at most {_MAX_TENSORS:,} are shown.")
     try:

@@ -129,6 +129,8 @@ def _kind(keys: Mapping[str, LoraKey]) -> str:
 def _alphas(tensors: Tensors, groups: Mapping[_Target, Mapping[str, LoraKey]]) -> dict[_Target, float]:
     wanted = {name: target for target, keys in groups.items() for name, key in keys.items() if key.role == "alpha"}
     found: dict[_Target, float] = {}
+    if tensors.scalars is not None:
+        return {target: tensors.scalars[name] for name, target in wanted.items() if name in tensors.scalars}
     for number, path in enumerate(tensors.files):
         here = {name: tensors.entries[name][0] for name in wanted if tensors.entries[name][1] == number}
         for name, value in read_scalars(path, here).items():

@@ -11,7 +11,7 @@ from sdtui.anatomy.build import build_component, weight_at
 from sdtui.anatomy.family import UNKNOWN, Family, family_of_embedding, guess_family
 from sdtui.anatomy.files import Tensors, check_regular, read_shards, read_tensors, show, weight_files, whole
 from sdtui.anatomy.single import bare_component, component_rank, kind_of, split
-from sdtui.anatomy.structs import Anatomy, AnatomyError, Component, Kind
+from sdtui.anatomy.structs import Anatomy, AnatomyError, Component, Kind, PickleRefused
 from sdtui.checkpoint import MODEL_INDEX, CheckpointError, cached_snapshot, components, read_json, resolve_model
 from sdtui.text import safe_text
 
@@ -81,8 +81,9 @@ def _open_folder(path: Path, source: str) -> Anatomy:
         pickles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in _PICKLES)
         if pickles:
             check_regular(path / pickles[0])
-            raise AnatomyError(
-                f"{show(path)} holds pickles only, such as {safe_text(pickles[0])!r}: they can run any code when read."
+            raise PickleRefused(
+                f"{show(path)} holds pickles only, such as {safe_text(pickles[0])!r}: they can run any code when read.",
+                path / pickles[0],
             )
         raise AnatomyError(f"{show(path)} holds no model: neither {MODEL_INDEX} nor a .safetensors file.")
     return _open_file(files[0], source)
@@ -176,9 +177,13 @@ def _class_of(config: Mapping[str, Any]) -> str:
 
 
 def _open_file(path: Path, source: str) -> Anatomy:
-    tensors = read_shards(path) if path.suffix == ".json" else read_tensors(path)
+    return anatomy_of(read_shards(path) if path.suffix == ".json" else read_tensors(path), source)
+
+
+def anatomy_of(tensors: Tensors, source: str) -> Anatomy:
+    """What these tensors are: a LoRA, an embedding, or a checkpoint by the names in it. Raises `AnatomyError`."""
     if not tensors.entries:
-        faults = " ".join(tensors.problems) or f"{show(path)} holds no tensors."
+        faults = " ".join(tensors.problems) or f"{show(source)} holds no tensors."
         raise AnatomyError(faults)
     if lora.is_lora(tensors.entries):
         found = lora.read_lora(tensors)

@@ -6,6 +6,7 @@ Paths and names are kept as the files spell them, so that they can be looked up;
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -17,6 +18,14 @@ Kind = Literal[
 
 class AnatomyError(Exception):
     """A model that cannot be taken apart; the text is one line that names the file and the fault."""
+
+
+class PickleRefused(AnatomyError):
+    """A pickle, which is not opened here; `path` may be read with torch's `weights_only` in a process of its own."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Weight(msgspec.Struct, frozen=True, gc=False):

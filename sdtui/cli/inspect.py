@@ -12,8 +12,8 @@ import typer
 from sdtui.anatomy.diff import Difference, diff
 from sdtui.anatomy.find import SortBy
 from sdtui.anatomy.read import locate, open_anatomy
-from sdtui.anatomy.structs import Anatomy, AnatomyError, Component
-from sdtui.cli import dry_run, weights_diff
+from sdtui.anatomy.structs import Anatomy, AnatomyError, Component, PickleRefused
+from sdtui.cli import dry_run, pickles, weights_diff
 from sdtui.cli.model_tree import View, headline, rows, show
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
 from sdtui.protocol import DryDtype, RunDry
@@ -49,6 +49,10 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Everything, as one JSON object.")] = False,
     lora: Annotated[str | None, typer.Option("--lora", metavar="FILE", help="Show what this LoRA changes, and how much.")] = None,
     other: Annotated[str | None, typer.Option("--diff", metavar="OTHER", help="Show what differs in another model.")] = None,
+    unpickle: Annotated[
+        bool,
+        typer.Option("--pickle", help="Read a .ckpt or .bin with torch's weights_only in a process of its own: shapes alone."),
+    ] = False,
     weights: Annotated[
         bool, typer.Option("--weights", help="With --diff: read the numbers of both, and show by how much they differ.")
     ] = False,
@@ -78,7 +82,7 @@ def inspect(
         request = _dry_run(model, shapes, batch, dtype)
         return dry_run.run(request, component=component, depth=depth, query=filter, json=json)
     try:
-        anatomy = open_anatomy(model)
+        anatomy = _opened(model, unpickle=unpickle)
         chosen = _chosen(anatomy, component)
         if other is not None:
             right = open_anatomy(other)
@@ -101,6 +105,16 @@ def inspect(
     if filter and not any(True for part in chosen for _ in rows(part, view)):
         note(f"Nothing here has {safe_text(filter, limit=60)!r} in its path, class or shape.")
     return EXIT_DONE
+
+
+def _opened(model: str, *, unpickle: bool) -> Anatomy:
+    """The model; a pickle only where that is asked for. Raises `AnatomyError`, `CommandError`."""
+    try:
+        return open_anatomy(model)
+    except PickleRefused as refused:
+        if not unpickle:
+            raise AnatomyError(f"{refused} Its shapes can be read with --pickle, which runs no code of it.") from refused
+        return pickles.read(str(refused.path))
 
 
 def _check_together(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from sdtui.anatomy.structs import Component
+from sdtui.anatomy.structs import Anatomy, Component
 from sdtui.protocol.base import Message
 from sdtui.protocol.values import TensorFact
 
@@ -21,6 +21,14 @@ class ReadModules(Message, frozen=True, kw_only=True):
     model: str
     """A path, a hub id in the cache, or the shipped model's name."""
     component: str
+
+
+class ReadPickle(Message, frozen=True, kw_only=True):
+    """Read a pickle's tensors with torch's `weights_only`, and ask for a `PickleRead` reply; shapes and dtypes alone are kept."""
+
+    request: int
+    model: str
+    """The path of a file."""
 
 
 class RunDry(Message, frozen=True, kw_only=True):
@@ -77,6 +85,13 @@ class ModulesRead(Message, frozen=True, kw_only=True):
 
     request: int
     component: Component
+
+
+class PickleRead(Message, frozen=True, kw_only=True):
+    """What a pickle holds, as the tree of a file."""
+
+    request: int
+    anatomy: Anatomy
 
 
 class DryModule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -224,5 +239,5 @@ class InspectionFailed(Message, frozen=True, kw_only=True):
     message: str
 
 
-InspectorRequest = ReadModules | RunDry | MeasureWeight | CompareWeights | ReadSource
-InspectorReply = ModulesRead | DryRunDone | WeightMeasured | WeightsCompared | SourceRead | InspectionFailed
+InspectorRequest = ReadModules | ReadPickle | RunDry | MeasureWeight | CompareWeights | ReadSource
+InspectorReply = ModulesRead | PickleRead | DryRunDone | WeightMeasured | WeightsCompared | SourceRead | InspectionFailed

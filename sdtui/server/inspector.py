@@ -21,8 +21,10 @@ from sdtui.protocol import (
     InspectorRequest,
     MeasureWeight,
     ModulesRead,
+    PickleRead,
     ProtocolError,
     ReadModules,
+    ReadPickle,
     ReadSource,
     RunDry,
     SourceRead,
@@ -86,6 +88,8 @@ class Inspector:
 
     @overload
     async def request(self, message: ReadModules) -> ModulesRead: ...
+    @overload
+    async def request(self, message: ReadPickle) -> PickleRead: ...
     @overload
     async def request(self, message: RunDry) -> DryRunDone: ...
     @overload

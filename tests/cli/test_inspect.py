@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,15 @@ def test_a_pickle_under_another_name_is_explained_and_not_opened(tmp_path: Path,
 
 
 HOSTILE = {"\x1b[31mred[bold].weight": (2, 2), "a\nb.w": (3,), "[/]": (1,), "\x9b2Jx.weight": (2, 2), "\u202ebidi.weight": (2,)}
+
+
+def test_a_pickle_is_read_by_another_process_where_that_is_asked_for(tmp_path: Path, say: Say) -> None:
+    path = tmp_path / "v1.ckpt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"cos\nsystem\n(S'true'\ntR.")
+        file.writestr("archive/version", b"3")
+    say(path, code=2, stderr="Its shapes can be read with --pickle, which runs no code of it")
+    say(path, "--pickle", code=2, stderr="is refused: it holds more than tensors")
 
 
 def test_hostile_names_do_nothing_to_a_terminal(tmp_path: Path, cli: Cli) -> None:

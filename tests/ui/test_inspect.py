@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -427,3 +428,21 @@ async def test_what_is_impossible_now_is_dim() -> None:
         screen.refresh_bindings()
         assert "inspect.find" not in enabled()
         assert "inspect.open" in enabled()
+
+
+async def test_a_refused_pickle_is_read_on_request(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tests.ui.stage.DEADLINE_S", 150.0)  # torch is imported in another process
+    path = tmp_path / "v1.ckpt"
+    write = "import sys, torch; torch.save({'state_dict': {'down.a.weight': torch.zeros(2, 3)}}, sys.argv[1])"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", write, str(path)], check=True)
+    async with stage(size=(160, 36)) as running:
+        screen = await open_inspect(running)
+        before = screen.outline
+        await type_into(running, "o", str(path))
+        await until(lambda: "X reads its shapes, and runs no code of it" in notice(screen), "the offer")
+        assert screen.outline is before
+        await running.pilot.press("X")
+        await until(lambda: screen.source == str(path), "the pickle's tree")
+        assert "read with weights_only" in notice(screen)
+        await running.pilot.press("A")
+        assert "...a" in names(screen) and screen.outline and screen.outline.anatomy.parameters == 6

@@ -18,7 +18,7 @@ from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
 from sdtui.anatomy.find import classes
-from sdtui.anatomy.structs import AnatomyError
+from sdtui.anatomy.structs import AnatomyError, PickleRefused
 from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
@@ -88,6 +88,9 @@ class InspectScreen(FeedScreen):
         Binding("s", "sort", "Sort", id="inspect.sort", tooltip="Sort by parameters, size or name, or as the model runs"),
         Binding("D", "compare", "Compare", id="inspect.compare", tooltip="Mark in what another model differs"),
         Binding("W", "compare_weights", show=False, id="inspect.weights", tooltip="Compare the numbers of what is selected, too"),
+        Binding(
+            "X", "read_pickle", show=False, id="inspect.pickle", tooltip="Read a refused pickle's shapes all the same"
+        ),
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
         Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
@@ -134,6 +137,7 @@ class InspectScreen(FeedScreen):
         self.hits: list[int] = []
         self.differences: dict[int, list[str]] = {}
         self.compared_with = ""
+        self.refused_pickle = ""
         self.form_job: RunDry | None = None
         self._followed = ""
         self._asked: Asked = "find"
@@ -210,8 +214,13 @@ class InspectScreen(FeedScreen):
         self._work(self._open(source), f"{_shown(source)} cannot be shown")
 
     async def _open(self, source: str) -> None:
+        self.refused_pickle = ""
         try:
             outline = await asyncio.to_thread(read_outline, source)
+        except PickleRefused as refused:
+            self.refused_pickle = str(refused.path)
+            self.show_notice(f"{safe_text(str(refused), limit=500)} X reads its shapes, and runs no code of it.", "error")
+            return
         except AnatomyError as error:
             self.show_notice(safe_text(str(error), limit=600), "error")
             return
@@ -241,6 +250,19 @@ class InspectScreen(FeedScreen):
 
             self._inspector = Inspector()
         return self._inspector
+
+    async def _read_pickle(self, path: str) -> None:
+        from sdtui.protocol import ReadPickle
+        from sdtui.server.inspector import InspectorError
+
+        try:
+            reply = await self.inspector.request(ReadPickle(request=0, model=path))
+        except InspectorError as error:
+            self.show_notice(safe_text(str(error), limit=600), "error")
+            return
+        outline = await asyncio.to_thread(Outline, reply.anatomy)
+        self._show(path, outline)
+        self.show_notice(*_problem_line(outline))
 
     async def _look_closer(self, outline: Outline) -> None:
         from sdtui.server.inspector import InspectorError
@@ -304,6 +326,12 @@ class InspectScreen(FeedScreen):
             self.page.show(self.outline, node, self.differences.get(node, ()), runs, inspect_live.facts(self, node))
             self.schematic.show(self.outline, node)
 
+    @on(Schematic.Picked)
+    def _take_block(self, event: Schematic.Picked) -> None:
+        if event.opened:
+            self.show_view("tree")
+        self.tree_lines.go_to(event.node)
+
     # --- what the user does -----------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -323,6 +351,12 @@ class InspectScreen(FeedScreen):
     def action_compare(self) -> None:
         """Type the model to compare with."""
         self._ask("compare")
+
+    def action_read_pickle(self) -> None:
+        """Read the shapes of the pickle that was refused, with torch's `weights_only`."""
+        if self.refused_pickle:
+            self.show_notice("Reading the pickle with weights_only in a process beside; torch takes some seconds to start …")
+            self._work(self._read_pickle(self.refused_pickle), "The pickle cannot be read")
 
     def action_compare_weights(self) -> None:
         """Compare numbers with the model that was compared in structure."""

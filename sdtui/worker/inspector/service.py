@@ -18,8 +18,10 @@ from sdtui.protocol import (
     MeasureWeight,
     Message,
     ModulesRead,
+    PickleRead,
     ProtocolError,
     ReadModules,
+    ReadPickle,
     ReadSource,
     RunDry,
     encode,
@@ -94,10 +96,13 @@ def _answer(request: InspectorRequest) -> InspectorReply:
     from sdtui.worker.inspector.dry_run import run_dry
     from sdtui.worker.inspector.meta import read_modules
     from sdtui.worker.inspector.opened import open_model
+    from sdtui.worker.inspector.pickles import read_pickle
     from sdtui.worker.inspector.source import read_source
     from sdtui.worker.inspector.weights import measure
     from sdtui.worker.inspector.weights_diff import compare
 
+    if isinstance(request, ReadPickle):
+        return PickleRead(request=request.request, anatomy=read_pickle(request.model))
     anatomy = open_model(request.model)
     match request:
         case ReadModules():
