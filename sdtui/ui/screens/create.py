@@ -437,7 +437,7 @@ class CreateScreen(FeedScreen):
             box = self.focused
             self.say_help(box.error or BY_FIELD[box.field].spec.help, wrong=bool(box.error))
         elif isinstance(self.focused, StepLog):
-            self.say_help("↑ ↓ select a row, y copies it, Y copies all, end follows the newest; i shows its module, m what each gave.")
+            self.say_help("↑ ↓ select a row, y copies it, Y copies all, end follows; i shows its module, m what each gave.")
         else:
             self.say_help("")
 
