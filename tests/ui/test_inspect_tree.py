@@ -6,11 +6,13 @@ import asyncio
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from sdtui.anatomy.read import open_anatomy
 from sdtui.anatomy.structs import Anatomy
@@ -19,6 +21,7 @@ from sdtui.checkpoint import safetensors_header
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.screens.chooser import Chooser
 from tests.ui.inspecting import anatomy, module, names, notice, open_inspect, path, type_into
+from tests.ui.scripted import WEIGHTS
 from tests.ui.stage import stage, until
 
 # --- folding --------------------------------------------------------------------------------------------------------
@@ -341,3 +344,37 @@ async def test_another_dtype_everywhere_does_not_hide_what_else_differs(tmp_path
         told = f"No difference in structure from {half}, and {len(shapes)} tensors of another dtype"
         await until(lambda: told in notice(screen), "compared")
         assert path(screen) == "unet.time_embed.0"
+
+
+# --- a LoRA on the tree ---------------------------------------------------------------------------------------------
+
+
+def write_lora(path: Path) -> str:
+    """Two changes, one of which fits nothing in the shipped model, and a tensor that is no change."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {"strange [/]": np.zeros(2)}
+    for name, inputs in (("mid_block_attentions_0_transformer_blocks_0_attn2_to_k", 128), ("down_blocks_7_x", 3)):
+        arrays[f"lora_unet_{name}.lora_down.weight"] = np.ones((2, inputs), np.float32)
+        arrays[f"lora_unet_{name}.lora_up.weight"] = np.ones((192, 2), np.float32)
+        arrays[f"lora_unet_{name}.alpha"] = np.array(1.0, np.float32)
+    save_file(arrays, path)
+    return str(path)
+
+
+async def test_a_lora_marks_what_it_changes_and_says_what_fits_nothing(tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "lora.safetensors")
+    async with stage(size=(160, 40)) as running:
+        screen = await open_inspect(running)
+        await type_into(running, "a", lora)
+        await until(lambda: "2 changes, rank 2, made for " in notice(screen), "what the LoRA is")
+        assert "; 2 fit nothing here: unet.down_blocks.7.x, strange [/]; n goes on" in notice(screen)
+        assert path(screen) == "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+        assert screen.page.text.startswith("+ LoRA, rank 2, alpha 1, norm of the change 157\n")
+        assert screen.hits == [screen.tree_lines.selected]
+        await running.pilot.press("escape")
+        assert not screen.hits and not screen.page.text.startswith("+")
+        for other, said in (
+            (str(WEIGHTS / "vae/diffusion_pytorch_model.safetensors"), "is no LoRA"),
+            ("/no/lora", "does not exist"),
+        ):
+            await type_into(running, "a", other)
+            await until(lambda said=said: said in notice(screen), said)  # type: ignore[misc]

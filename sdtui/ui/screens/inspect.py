@@ -23,7 +23,7 @@ from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import MODEL, Key, Order, Outline
-from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_words
+from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_lora, inspect_words
 from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.inspect_models import ModelSuggester, read_outline
 from sdtui.ui.widgets.header import HeaderLine
@@ -39,13 +39,14 @@ if TYPE_CHECKING:
     from sdtui.server.inspector import Inspector
     from sdtui.ui.screens.inspect_dry import DryRun
 
-Asked = Literal["find", "open", "compare"]
+Asked = Literal["find", "open", "compare", "lora"]
 View = Literal["tree", "schematic", "words"]
 VIEWS: Final[tuple[View, ...]] = get_args(View)
 _PLACEHOLDERS: Final[dict[Asked, str]] = {
     "find": "a part of a name, a class or a shape: attn2, Conv2d, [320, …",
     "open": "a model's folder, file or hub id; → completes",
     "compare": "the model to compare with; → completes",
+    "lora": "a LoRA's file, to be shown on this model; → completes",
 }
 _SORTS: Final[tuple[tuple[Order | None, str], ...]] = (
     (None, "as the model runs"),
@@ -87,10 +88,9 @@ class InspectScreen(FeedScreen):
         Binding("f", "choose_class", "Class", id="inspect.class", tooltip="Show only modules of one class"),
         Binding("s", "sort", "Sort", id="inspect.sort", tooltip="Sort by parameters, size or name, or as the model runs"),
         Binding("D", "compare", "Compare", id="inspect.compare", tooltip="Mark in what another model differs"),
+        Binding("a", "lora", show=False, id="inspect.lora", tooltip="Mark what a LoRA changes in this model"),
         Binding("W", "compare_weights", show=False, id="inspect.weights", tooltip="Compare the numbers of what is selected, too"),
-        Binding(
-            "X", "read_pickle", show=False, id="inspect.pickle", tooltip="Read a refused pickle's shapes all the same"
-        ),
+        Binding("X", "read_pickle", show=False, id="inspect.pickle", tooltip="Read a refused pickle's shapes all the same"),
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
         Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
@@ -338,7 +338,7 @@ class InspectScreen(FeedScreen):
         """What is impossible now is shown, but dim; what is about the model is not there while words are shown."""
         if self.view == "words" and action in inspect_words.OF_A_MODEL:
             return False
-        if action in ("find", "choose_class", "sort", "compare", "copy_path", "reopen", "look_closer"):
+        if action in ("find", "choose_class", "sort", "compare", "lora", "copy_path", "reopen", "look_closer"):
             return self.outline is not None or None
         if action == "next_hit":
             return bool(self.hits) or inspect_live.has_fault(self) or None
@@ -365,6 +365,10 @@ class InspectScreen(FeedScreen):
             self._work(inspect_find.compare_weights(self), "The numbers cannot be compared")
         else:
             self.show_notice("D compares with another model first.")
+
+    def action_lora(self) -> None:
+        """Type the LoRA to show on this model."""
+        self._ask("lora")
 
     def action_find(self) -> None:
         """Type what to find."""
@@ -490,6 +494,8 @@ class InspectScreen(FeedScreen):
         self._stop_asking()
         if self._asked == "open" and value:
             self.open_model(value)
+        elif self._asked == "lora" and value:
+            self._work(inspect_lora.show_lora(self, value), f"{_shown(value)} cannot be read")
         elif self._asked == "compare" and value:
             self.show_notice(f"Comparing with {_shown(value)} …")
             self._work(inspect_find.compare_with(self, value), f"{_shown(value)} cannot be compared")

@@ -117,5 +117,5 @@ def next_hit(screen: InspectScreen, *, forward: bool) -> None:
 def _say_hit(screen: InspectScreen) -> None:
     if screen.hits and (here := screen.tree_lines.selected) is not None:
         place = bisect_right(screen.hits, here)
-        what = "differing" if screen.differences else "found"
+        what = "marked" if screen.differences else "found"
         screen.show_notice(f"{place:,} of {len(screen.hits):,} {what}", "accent")

@@ -55,7 +55,7 @@ def compare(outline: Outline, other: str) -> Comparison:
             if name not in names:
                 names[name] = _own_names(component)
             node = _place(outline, name, names[name], difference.path)
-        told.setdefault(node, []).append(_sentence(difference))
+        told.setdefault(node, []).append(f"≠ {_sentence(difference)}")
         if difference.what == "dtype":
             dtypes += 1
         else:
@@ -72,7 +72,7 @@ def weights_told(outline: Outline, replies: Sequence[WeightsCompared]) -> Compar
         names = _own_names(component) if component is not None else {}
         for difference in reply.differences:
             node = _place(outline, reply.component, names, difference.path)
-            told.setdefault(node, []).append(f"{safe_text(difference.name, limit=100)}: {difference.told}")
+            told.setdefault(node, []).append(f"≠ {safe_text(difference.name, limit=100)}: {difference.told}")
     return Comparison(told, 0, 0, sorted(told))
 
 

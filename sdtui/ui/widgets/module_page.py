@@ -195,7 +195,7 @@ def _problems(problems: Sequence[str]) -> list[Span]:
 
 
 def _differences(differences: Sequence[str]) -> list[Span]:
-    return [*((f"≠ {_safe(text, 600)}\n", "accent") for text in differences[:_MOST]), *([("\n", "text")] if differences else [])]
+    return [*((f"{_safe(text, 600)}\n", "accent") for text in differences[:_MOST]), *([("\n", "text")] if differences else [])]
 
 
 def _weights(module: Module) -> Iterable[Span]:
