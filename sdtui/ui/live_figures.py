@@ -16,6 +16,7 @@ from sdtui.ui.rows import figure, row_text, rows_for, shape_text
 
 _LINES = 20
 """Of the log, on a module's page."""
+_LOG_CELLS = 46
 
 
 class Figures(NamedTuple):
@@ -29,6 +30,14 @@ class Figures(NamedTuple):
     """Of the time of its network, 0 to 1."""
     fault: str
     """`nan` or `inf`, where any of its runs gave one."""
+
+
+class Told(NamedTuple):
+    """What a module's page tells of the last inspected job, as names and values."""
+
+    figures: list[tuple[str, str]]
+    lines: list[tuple[str, str]]
+    """Of the log."""
 
 
 class LiveFigures:
@@ -112,23 +121,21 @@ class LiveFigures:
 
     # --- sentences --------------------------------------------------------------------------------------------------
 
-    def facts(self, node: int) -> Iterator[tuple[str, str]]:
-        """What the page tells of a node, as names and values: its figures, then its lines of the log."""
+    def told(self, node: int) -> Told:
+        """What the page tells of a node."""
         network, path = self.key(node)
-        trace = self._runs.trace(network, path)
-        figures = self.of(node)
-        if figures is not None:
-            yield from _figures(figures)
+        trace, figures = self._runs.trace(network, path), self.of(node)
+        found = list(_figures(figures)) if figures is not None else []
+        lines: list[tuple[str, str]] = []
         if trace is not None:
-            yield "runs", f"{trace.count:,}, {ms_text(trace.mean_s)} on average"
+            found.append(("runs", f"{trace.count:,}, {ms_text(trace.mean_s)} on average"))
             if trace.fault is not None:
-                yield "first fault", f"{fault_word(trace.fault.run.fault)} {trace.fault.when}".rstrip()
-            for seen in list(trace.runs)[-_LINES:]:
-                yield seen.when or "in the log", run_text(seen.run)
+                found.insert(0, ("first fault", f"{fault_word(trace.fault.run.fault)} {trace.fault.when}".rstrip()))
+            lines = [(seen.when or network, run_text(seen.run)) for seen in list(trace.runs)[-_LINES:]]
         if not path:
-            for event in list(self._runs.lines(network))[-_LINES:]:
-                for row in rows_for(event):
-                    yield "in the log", row_text(row, 44)
+            events = list(self._runs.lines(network))[-_LINES:]
+            lines += [("log", row_text(row, _LOG_CELLS)) for event in events for row in rows_for(event)]
+        return Told(found, lines)
 
 
 def _figures(figures: Figures) -> Iterator[tuple[str, str]]:

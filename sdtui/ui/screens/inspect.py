@@ -323,7 +323,7 @@ class InspectScreen(FeedScreen):
         if self.outline is not None and self.tree_lines.selected is not None:
             node = self.tree_lines.selected
             runs = self.dry_run.facts(self.outline, node) if self.dry_run is not None else ()
-            self.page.show(self.outline, node, self.differences.get(node, ()), runs, inspect_live.facts(self, node))
+            self.page.show(self.outline, node, self.differences.get(node, ()), runs, inspect_live.told(self, node))
             self.schematic.show(self.outline, node)
 
     @on(Schematic.Picked)

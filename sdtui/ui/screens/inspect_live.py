@@ -9,7 +9,7 @@ from textual.timer import Timer
 
 from sdtui.protocol import Message, ModulesRan, NotANumber
 from sdtui.text import safe_text
-from sdtui.ui.live_figures import LiveFigures, fault_word
+from sdtui.ui.live_figures import LiveFigures, Told, fault_word
 from sdtui.ui.module_runs import when_text
 from sdtui.ui.outline import Key
 from sdtui.ui.replay import TICK_S, Replays
@@ -154,10 +154,10 @@ def _show_page(screen: InspectScreen, now_s: float) -> bool:
     return False
 
 
-def facts(screen: InspectScreen, node: int) -> list[tuple[str, str]]:
+def told(screen: InspectScreen, node: int) -> Told | None:
     """What a module did, for its page."""
     figures = screen.live.figures
-    return list(figures.facts(node)) if figures is not None and screen.live.on else []
+    return figures.told(node) if figures is not None and screen.live.on else None
 
 
 # --- the first that gave no number --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from textual.strip import Strip
 
 from sdtui.anatomy.structs import Component, Module
 from sdtui.text import count_noun, format_bytes, safe_text
+from sdtui.ui.live_figures import Told
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import Outline
 from sdtui.ui.private import grow
@@ -59,7 +60,7 @@ class ModulePage(ScrollView, can_focus=True):
         node: int,
         differences: Sequence[str] = (),
         runs: Sequence[tuple[str, str]] = (),
-        live: Sequence[tuple[str, str]] = (),
+        live: Told | None = None,
     ) -> None:
         """Another node, from its beginning, or newer figures of the same.
 
@@ -104,12 +105,10 @@ class ModulePage(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
 
 
-def page_spans(
-    outline: Outline, node: int, runs: Sequence[tuple[str, str]] = (), live: Sequence[tuple[str, str]] = ()
-) -> list[Span]:
+def page_spans(outline: Outline, node: int, runs: Sequence[tuple[str, str]] = (), live: Told | None = None) -> list[Span]:
     """The text with its tones; lines end with newlines and are wrapped by who shows them."""
-    how: list[Span] = [("\nin the last inspected job\n", "muted"), *_facts(live)] if live else []
-    how += [("\nin one forward\n", "muted"), *_facts(runs)] if runs else []
+    how: list[Span] = [("\nin one forward\n", "muted"), *_facts(runs)] if runs else []
+    how += [("\nin the log\n", "muted"), *_facts(live.lines)] if live is not None and live.lines else []
     component = outline.component(node)
     if component is None:
         return [*_model_spans(outline), *how]
@@ -118,6 +117,8 @@ def page_spans(
     whole = outline.is_component(node)
     spans += _problems((*component.problems, *module.problems) if whole else module.problems)
     spans.append(("\n", "text"))
+    if live is not None and live.figures:
+        spans += [("in the last inspected job\n", "muted"), *_facts(live.figures), ("\n", "text")]
     spans += _facts(_module_facts(outline, node, component, module))
     spans += how
     if module.weights:

@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.getters import query_one
 
+from sdtui.ui.live_figures import Told
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.widgets.module_page import ModulePage
 
@@ -32,7 +33,7 @@ class ModulePages(Vertical):
         node: int,
         differences: Sequence[str] = (),
         runs: Sequence[tuple[str, str]] = (),
-        live: Sequence[tuple[str, str]] = (),
+        live: Told | None = None,
     ) -> None:
         """Another node, or newer figures of it."""
         title = "Model" if node == MODEL else "Component" if outline.is_component(node) else "Module"

@@ -197,7 +197,9 @@ class ModuleLines(ScrollView, can_focus=True):
             return Strip.blank(width, self.rich_style)
         node = self.outline.lines[line]
         looks = self._drawn[y] = self._looks(node)
-        ground = ("cursor" if self.has_focus else "cursor-blurred") if line == self.cursor else "active" if looks[1] == 2 else ""
+        ground = "active" if looks[1] == 2 and not (self.outline.is_unfolded(node) and self.outline.has_children(node)) else ""
+        if line == self.cursor:
+            ground = "cursor" if self.has_focus else "cursor-blurred"
         key = (node, self.outline.is_unfolded(node), node in self.marked, ground, width, *looks)
         strip = self._strips.get(key)
         if strip is None:

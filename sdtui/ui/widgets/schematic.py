@@ -280,7 +280,8 @@ class Schematic(ScrollView, can_focus=True):
         marked, levels = box.number == self._cursor, self._levels(box.number)
         self._drawn[box.number] = levels
         level = levels[0] if levels else 0
-        ground = self._ground("active" if level == 2 else "cursor" if marked else "")
+        inside = box.height == 1 or 0 < dy < box.height - 1
+        ground = self._ground(("active" if level == 2 else "cursor" if marked else "") if inside else "")
         segments = []
         for piece in box_line(plan.blocks[box.number], box, dy, heat.words(box.number), marked=marked):
             if piece.kind == "cell":
