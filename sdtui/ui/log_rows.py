@@ -75,7 +75,7 @@ class LogRows:
         """Drop the job's oldest rows, and those of the modules between them."""
         del self._own[:count]
         self._dropped += count
-        while self._inner and self._inner[0].at < self._dropped:
+        while self._inner and self._inner[0].at <= self._dropped:
             self._forget_oldest()
         if self.unfolded:
             self._merge()

@@ -17,8 +17,8 @@ _WIDEST_BOX: Final = 46
 _WIDEST_U: Final = 150
 _LEAST_MIDDLE: Final = 6
 """Cells between the boxes of the lowest level of a U."""
-_ROOMY: Final = 100
-"""Cells from which each level of a U stands two cells further in, not one."""
+_ROOMY, _TIGHT = 100, 60
+"""Cells from which each level of a U stands two cells further in, or one."""
 _NAME, _SHORT_NAME, _SIZE = 13, 8, 12
 _LONG: Final = 38
 """Cells of a box of one line from which names have more room."""
@@ -81,9 +81,9 @@ def lay_out(plan: Plan, width: int, height: int) -> Layout:
 
 def _place(plan: Plan, block: Block, width: int) -> tuple[int, int]:
     """The column and the width of a box in a U."""
-    step = 2 if width >= _ROOMY else 1
+    step = 2 if width >= _ROOMY else 1 if width >= _TIGHT else 0
     inmost = step * max(other.row for other in plan.blocks if other.side != "middle")
-    wide = max(12, min(_WIDEST_BOX, (width - 2 * inmost - _LEAST_MIDDLE) // 2))
+    wide = max(1, min(_WIDEST_BOX, (width - 2 * inmost - (_LEAST_MIDDLE if step else 2)) // 2))
     if block.side == "middle":
         return (width - wide) // 2, wide
     return (step * block.row if block.side == "left" else width - wide - step * block.row), wide
@@ -179,7 +179,8 @@ def box_line(block: Block, box: Box, dy: int, words: Words, *, marked: bool) -> 
         pieces = [Piece(_cut(safe_text(words.about[:200], limit=60), max(0, inner - cell_len(value) - 1)), "size")]
     used = sum(cell_len(piece.text) for piece in pieces)
     filling = [Piece(" " * max(0, inner - used - cell_len(told)), "gap"), Piece(told, "value")]
-    return [Piece(f"{side} ", "edge"), *pieces, *filling, Piece(f" {side}", "edge")]
+    inside = _exactly([*pieces, *filling], max(0, inner))
+    return [Piece(f"{side} ", "edge"), *inside, Piece(f" {side}", "edge")]
 
 
 def _flat(block: Block, width: int, size: str, value: str, *, marked: bool) -> list[Piece]:
@@ -234,4 +235,6 @@ def _exactly(pieces: list[Piece], width: int) -> list[Piece]:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else f"{set_cell_size(text, max(0, width - 1))}…"
+    if width < 1:
+        return ""
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
