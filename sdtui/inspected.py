@@ -1,9 +1,9 @@
 """What an inspected job leaves on disk: activations of its modules as small pictures, and where each word of the prompt acts.
 
-`<tapes>/<job>/inspected-0000.safetensors` holds one batch, and goes with the job's tapes. Its facts are JSON in the header's
-metadata; its tensors are named `sheet/<n>` uint8 (channels, h, w), `histogram/<n>` int64 (bins,), both of the nth of `sheets`,
-and `words/<h>x<w>` float32 (B, tokens, h, w): the attention that each latent pixel pays to each token, mean over heads, summed
-over layers and steps (DAAM: Tang et al. 2022, eq. 4 to 6).
+`<tapes>/<job>/inspected-0000.safetensors` holds one batch, or a part of one, and goes with the job's tapes. Its facts are JSON
+in the header's metadata; its tensors are named `sheet/<n>` uint8 (channels, h, w), `histogram/<n>` int64 (bins,), both of the
+nth of `sheets`, and `words/<h>x<w>` float32 (B, tokens, h, w): the attention that each latent pixel pays to each token, mean
+over heads, summed over layers and steps (DAAM: Tang et al. 2022, eq. 4 to 6).
 """
 
 from __future__ import annotations
@@ -88,9 +88,15 @@ class Inspected(msgspec.Struct, frozen=True, kw_only=True):
     words: WordFacts | None = None
 
 
-def inspected_path(directory: Path, batch_index: int) -> Path:
-    """Where a batch's file lies in its job's directory."""
-    return directory / f"inspected-{batch_index:04d}.safetensors"
+def inspected_path(directory: Path, batch_index: int, part: tuple[int, int] | None = None) -> Path:
+    """Where a batch's file lies in its job's directory; `part` is where in the batch it begins, and how many pictures it has."""
+    split = f"-{part[0]:03d}-{part[1]:03d}" if part is not None else ""
+    return directory / f"inspected-{batch_index:04d}{split}.safetensors"
+
+
+def tape_of(path: Path) -> Path:
+    """The denoiser tape of the same pictures, beside it; see `sdtui.tape`."""
+    return path.with_name(path.name.replace("inspected", "batch", 1)).with_suffix(".tape")
 
 
 def write_inspected(path: Path, facts: Inspected, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

@@ -64,7 +64,7 @@ class JobInspected(Message, frozen=True, kw_only=True):
     modules: int = 0
     """Whose activations are in it."""
     words: int = 0
-    """Tokens of the prompt whose maps are in it."""
+    """Words of the prompt whose maps are in it."""
 
 
 class NotANumber(Message, frozen=True, kw_only=True):

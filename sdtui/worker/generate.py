@@ -24,6 +24,7 @@ from sdtui.protocol import JobFinished, JobStarted, Message, Submit
 from sdtui.schedulers import MODEL_DEFAULT, find_scheduler
 from sdtui.worker.cancellation import stoppable, token_of
 from sdtui.worker.errors import Cancelled, JobProblem
+from sdtui.worker.inspection import Inspection
 from sdtui.worker.interrupt import Interruptible
 from sdtui.worker.job import Job
 from sdtui.worker.journal import Journal
@@ -68,7 +69,8 @@ def run_job(
     reset_peak(device)
     ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, batch_size=params.batch_size, emit=emit)
     probe = Probe(submit.job, submit.inspect, device, emit)
-    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, probe, save)
+    inspection = Inspection(model, submit, params, probe, emit)
+    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, probe, inspection, save)
     _run(job)
     emit(
         JobFinished(
@@ -86,7 +88,7 @@ def _run(job: Job) -> None:
     """Run a job with its model's pipeline, and leave that as it was."""
     model, pipe = job.model, job.model.pipe
     try:
-        with stoppable(pipe, job.token), job.probe.attached(pipe):
+        with stoppable(pipe, job.token), job.probe.attached(pipe), job.inspection.attached(pipe):
             try:
                 job.take_up()
                 job.run()

@@ -16,6 +16,7 @@ from sdtui.protocol import JobResumed, Message, ResumePoint, Submit
 from sdtui.worker.cancellation import CancelToken, raise_if
 from sdtui.worker.errors import Progress
 from sdtui.worker.fingerprint import fingerprint
+from sdtui.worker.inspection import Inspection
 from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel
 from sdtui.worker.previews import Previewer
@@ -46,6 +47,7 @@ class Job:
     journal: Journal | None
     ladder: Ladder
     probe: Probe
+    inspection: Inspection
     save: bool = True
     """Whether the pictures go to disk."""
     saved: dict[int, SavedPicture] = field(default_factory=dict)
@@ -167,10 +169,12 @@ class Job:
             self.steps_done = tape.steps_done
             self._look()
             self.probe.forget()
+            self.inspection.begin(len(seeds))
             self.model.pipe.scheduler = scheduler
             batch = Batch(
                 self.model, self.submit, self.params, self.batch_index, part.start, seeds, self.safety, self.emit, self.token,
                 clock, began, tape, self.ladder, self.journal, self.saved, self.probe,
+                self.inspection.trouble,
             )  # fmt: skip
             log = self._step_log(tape, max(known[0], self._known_steps(part)))
             try:
@@ -181,10 +185,17 @@ class Job:
             raise_if(self.token)
             if self.save:
                 save_images(batch, images)
+            self._keep_inspected(part, seeds)
             stopping = False
         finally:
             tape.close(sync=stopping)
             self.steps_done = tape.steps_done
+
+    def _keep_inspected(self, part: range, seeds: list[int]) -> None:
+        size = self.params.batch_size
+        split = (part.start % size, len(part)) if len(part) != size else None
+        path = self.journal.inspected_path(self.batch_index, split) if self.journal is not None else None
+        self.inspection.keep(path, self.batch_index, seeds)
 
     # --- what a part needs ----------------------------------------------------------------------------------------
 

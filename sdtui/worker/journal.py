@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from sdtui.inspected import inspected_path
 from sdtui.ledger import JobLock, Ledger
 from sdtui.settings import write_atomically
 from sdtui.tape import Tape, TapeError, job_directory, read_tape
@@ -51,6 +52,10 @@ class Journal:
         except OSError as error:
             _log.warning("steps are not recorded: %s", error)
             return None, error.strerror or str(error)
+
+    def inspected_path(self, batch_index: int, part: tuple[int, int] | None = None) -> Path:
+        """Where what was seen of a batch, or of a part of one, is kept."""
+        return inspected_path(self._directory, batch_index, part)
 
     @property
     def remedies(self) -> dict[str, Any]:

@@ -83,11 +83,14 @@ class Batch:
     saved: dict[int, SavedPicture]
     """The job's pictures that are on disk, by their index."""
     probe: Probe
+    note: str = ""
+    """What else is to be said of the denoising."""
 
     @property
     def denoise_note(self) -> str:
         """What the stage `denoise` has to say beside its steps."""
-        return f"steps are not recorded: {self.tape.trouble}" if self.tape.trouble else ""
+        trouble = f"steps are not recorded: {self.tape.trouble}" if self.tape.trouble else ""
+        return "; ".join(filter(None, (trouble, self.note)))
 
     @property
     def pipe(self) -> Any:
