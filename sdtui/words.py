@@ -118,6 +118,47 @@ def word_map(file: InspectedFile, word: Word, image: int, resolutions: Collectio
     return total
 
 
+def shares(file: InspectedFile, image: int, resolutions: Collection[tuple[int, int]] | None = None) -> list[float]:
+    """Of the attention that the words of the prompt get together, how much each gets; in their order. Raises `InspectedError`.
+
+    Each resolution counts as much as its layers; what marks, punctuation and padding get is left out.
+    """
+    facts = _facts(file)
+    words = words_of(facts)
+    sums = np.zeros(len(facts.tokens))
+    for size in facts.resolutions if resolutions is None else resolutions:
+        maps = token_maps(file, size)
+        if not 0 <= image < len(maps):
+            raise InspectedError(f"The batch has {len(maps)} pictures, and none with the number {image + 1}.")
+        sums += np.nan_to_num(maps[image]).mean(axis=(1, 2), dtype=np.float64)
+    each = [float(sums[list(word.tokens)].sum()) for word in words]
+    total = sum(each)
+    return [one / total if total > 0 else 0.0 for one in each]
+
+
+class Spread(NamedTuple):
+    """Where in a picture a map lies; places are from 0 to 1, from the left and from the top."""
+
+    centre: tuple[float, float]
+    """Its centre of mass above its least value."""
+    peak: tuple[float, float]
+    contrast: float
+    """How many times the mean the peak is."""
+
+
+def spread_of(values: np.ndarray[Any, Any]) -> Spread:
+    """Where a map (h, w) lies."""
+    height, width = values.shape
+    above = np.asarray(values, np.float64) - values.min()
+    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    mass = above.sum()
+    centre = ((above.sum(axis=0) @ columns) / mass, (above.sum(axis=1) @ rows) / mass) if mass > 0 else (0.5, 0.5)
+    top, left = np.unravel_index(int(above.argmax()), above.shape)
+    mean = float(values.mean())
+    contrast = float(values.max()) / mean if mean > 0 else 0.0
+    return Spread((float(centre[0]), float(centre[1])), (float(columns[left]), float(rows[top])), contrast)
+
+
 def token_maps(file: InspectedFile, size: tuple[int, int]) -> Map:
     """The maps of all tokens at one resolution: (B, tokens, h, w). Raises `InspectedError`."""
     facts = _facts(file)
@@ -256,6 +297,3 @@ def _guidance(answers: list[Map], pictures: int) -> Map:
         raise InspectedError("This job has no guidance: the network was asked with the prompt only.")
     norm: Map = np.sqrt(np.square(other - one).sum(axis=1))
     return norm
-
-
-__all__ = ["HUES", "Word", "guidance_maps", "heat", "save_png", "token_maps", "word_map", "words_of"]

@@ -273,3 +273,32 @@ def test_an_answer_of_another_type_is_told(tmp_path: Path) -> None:
     path = a_tape(tmp_path / "batch-0000.tape", payload(0, 0, answers(1).astype(np.int32)))
     with pytest.raises(InspectedError, match="I32"):
         guidance_maps(path)
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_of_the_words_alone_and_add_up_to_one(file: InspectedFile) -> None:
+    for image in range(2):  # red is tokens 1 and 2, cat is token 3
+        assert words.shares(file, image) == pytest.approx([0.5, 0.5])
+        assert words.shares(file, image, [COARSE]) == pytest.approx([0.5, 0.5])
+    with pytest.raises(InspectedError, match="The batch has 2 pictures"):
+        words.shares(file, 2)
+
+
+def test_shares_of_maps_that_are_empty_are_nothing(tmp_path: Path) -> None:
+    arrays = {"words/8x4": np.zeros((2, 5, *FINE), np.float32), "words/4x2": np.zeros((2, 5, *COARSE), np.float32)}
+    assert words.shares(inspected(tmp_path / "inspected-0000.safetensors", arrays), 0) == [0.0, 0.0]
+
+
+def test_a_spread_says_centre_peak_and_contrast() -> None:
+    values = np.ones((4, 8), np.float32)
+    values[1, 6] = 5.0
+    found = words.spread_of(values)
+    assert found.centre == found.peak == pytest.approx((6.5 / 8, 1.5 / 4)) and found.contrast == pytest.approx(5 / values.mean())
+    values[3, 6] = 5.0
+    assert words.spread_of(values).centre == pytest.approx((6.5 / 8, 2.5 / 4))
+
+
+def test_a_flat_map_lies_in_the_middle() -> None:
+    assert words.spread_of(np.zeros((4, 8), np.float32)).centre == (0.5, 0.5)
