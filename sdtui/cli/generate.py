@@ -52,6 +52,9 @@ def generate(
             "It implies --verbose.",
         ),
     ] = "off",
+    words: Annotated[
+        bool, typer.Option("--words", help="Keep where each word of the prompt acts; sdtui words shows it.")
+    ] = False,
     preview: Annotated[
         bool | None, typer.Option("--preview/--no-preview", help="Show the forming picture on a terminal.", show_default=False)
     ] = None,
@@ -84,6 +87,7 @@ def generate(
         name_pattern=_checked_pattern(name_pattern or settings.general.name_pattern),
         priority=priority,
         inspect=inspect,
+        words=words,
         preview=PreviewOptions(
             method=settings.preview.method, max_per_s=settings.preview.max_per_s, budget=settings.preview.budget
         ),

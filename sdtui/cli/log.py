@@ -8,6 +8,7 @@ from sdtui.protocol import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    JobInspected,
     JobInterrupted,
     JobPaused,
     JobQueued,
@@ -98,6 +99,8 @@ def _way_lines(message: Message) -> list[str]:
             ]
         case NotANumber():
             return [_row("fault", f"{_place(message)}: {_FAULTS[message.fault]}", None, _step_of(message).strip())]
+        case JobInspected():
+            return _inspected_lines(message)
         case StorageFull():
             needs = f"{format_bytes(message.needed_bytes)} needed" if message.needed_bytes else ""
             return [_row("disk", message.path, None, needs), *_further(message.message)]
@@ -107,6 +110,12 @@ def _way_lines(message: Message) -> list[str]:
             return [_row("failed", message.message, None, "")]
         case _:
             return []
+
+
+def _inspected_lines(message: JobInspected) -> list[str]:
+    modules = f"activations of {count_noun(message.modules, 'module')}" if message.modules else ""
+    words = f"where {count_noun(message.words, 'word')} act: sdtui words {message.job}" if message.words else ""
+    return [_row("inspected", "; ".join(filter(None, (modules, words))) or "nothing to show", None, message.path)]
 
 
 def _row(stage: str, what: str, elapsed_s: float | None, more: str) -> str:

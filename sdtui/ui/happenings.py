@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sdtui.protocol import (
+    JobInspected,
     JobInterrupted,
     JobPaused,
     JobResumed,
@@ -50,6 +51,8 @@ def rows_for_happening(event: Message, steps_done: int = 0) -> list[LogRow]:
             return _resumed_rows(event)
         case MemoryRanOut():
             return _memory_rows(event)
+        case JobInspected():
+            return _inspected_rows(event)
         case StorageFull():
             return wrapped_rows(event.message, "error")
         case StorageFreed():
@@ -69,6 +72,16 @@ def _resumed_rows(event: JobResumed) -> list[LogRow]:
     done = f", {count_noun(event.images_done, 'picture')} done" if event.images_done else ""
     text = f"{where_text(event.steps_done)}{done}"
     return [NoteRow(text, "accent"), *wrapped_rows(event.detail, "muted")]
+
+
+def _inspected_rows(event: JobInspected) -> list[LogRow]:
+    rows: list[LogRow] = []
+    if event.words:
+        text = f"where the words act: {count_noun(event.words, 'word')}; sdtui words {safe_text(event.job)} shows it"
+        rows += wrapped_rows(text, "accent")
+    if event.modules:
+        rows += wrapped_rows(f"activations of {count_noun(event.modules, 'module')} are kept for Inspect", "muted")
+    return rows
 
 
 def _memory_rows(event: MemoryRanOut) -> list[LogRow]:
