@@ -34,6 +34,8 @@ _NAMES = {
     "asterisk": "*",
     "plus": "+",
     "minus": "-",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
     "pageup": "page up",
     "pagedown": "page down",
 }
@@ -65,7 +67,8 @@ def unknown_ids(keymap: Mapping[str, str]) -> list[str]:
     if not keymap.keys() <= known:  # what most people never open is not read for them
         from sdtui.ui.screens.inspect import InspectScreen
         from sdtui.ui.widgets.module_tree import ModuleLines
+        from sdtui.ui.widgets.schematic import Schematic
         from sdtui.ui.widgets.words_view import WordsView
 
-        known |= _ids(InspectScreen, ModuleLines, WordsView)
+        known |= _ids(InspectScreen, ModuleLines, Schematic, WordsView)
     return [f"[keymap] {name!r} is no key's id; {nearest(name, sorted(known))}" for name in keymap if name not in known]

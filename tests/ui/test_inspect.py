@@ -24,6 +24,7 @@ from sdtui.ui.screens.inspect import InspectScreen
 from sdtui.ui.screens.inspect_models import ModelSuggester
 from sdtui.ui.widgets.module_page import page_spans
 from sdtui.ui.widgets.module_tree import ModuleLines
+from sdtui.ui.widgets.schematic import Schematic
 from tests.ui.inspecting import NASTY, SHOWN, SMALL, anatomy, module, names, notice, open_inspect, path, type_into
 from tests.ui.stage import stage, until
 
@@ -403,7 +404,7 @@ async def test_every_key_has_an_id_is_in_the_help_and_in_the_palette() -> None:
         await until(lambda: len(running.app.screen_stack) == 2, "help")
         text = str(running.app.screen.query_one("#help-box Static").content)
         ids = []
-        for kind in (InspectScreen, ModuleLines):
+        for kind in (InspectScreen, ModuleLines, Schematic):
             assert len(own_bindings(kind)) == len(vars(kind)["BINDINGS"]), f"a key of {kind.__name__} has no id"
             for binding in own_bindings(kind):
                 ids.append(binding.id or "")

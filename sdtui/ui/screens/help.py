@@ -76,5 +76,6 @@ _TITLES = {
     "StepLog": "In the step log",
     "JobTable": "In the table of jobs",
     "ModuleLines": "In the tree of modules",
+    "Schematic": "In the schematic",
     "WordsView": "Where the words act",
 }

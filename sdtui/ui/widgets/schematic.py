@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _SHADES: Final = 8
 """Colours of the scale: more could not be told apart."""
+_EVEN: Final = 4
+"""Half cells by which one of two boxes may be nearer and both count as equally far."""
 _FAINTEST: Final = 0.35
 """How much of its colour the coldest shade has; the rest is background."""
 
@@ -328,13 +330,11 @@ class Schematic(ScrollView, can_focus=True):
             self._pick(0)
             return
         here = self._layout.boxes[self._cursor]
-        best = min(
-            (other for other in self._layout.boxes if _lies(here, other, dx, dy)),
-            key=lambda other: _far(here, other),
-            default=None,
-        )
-        if best is not None:
-            self._pick(best.number)
+        there = [other for other in self._layout.boxes if _lies(here, other, dx, dy)]
+        if there:
+            down, across = min(_far(here, other) for other in there)
+            even = [other for other in there if _far(here, other) <= (down, across + _EVEN)]
+            self._pick(even[-1].number)  # of two that are as far, the one that runs later
 
     def _pick(self, number: int, *, opened: bool = False) -> None:
         if self._plan is not None:
@@ -372,7 +372,6 @@ def _lies(here: Box, other: Box, dx: int, dy: int) -> bool:
     return (other.x - here.x) * dx > here.width // 2
 
 
-def _far(here: Box, other: Box) -> tuple[int, int, int]:
-    """Rows count first; of two that are as far, the one that runs later."""
-    across, down = abs(2 * (other.x - here.x) + other.width - here.width), abs(other.y - here.y)
-    return down, across // 4, -other.number
+def _far(here: Box, other: Box) -> tuple[int, int]:
+    """Lines count first, then twice the cells from middle to middle."""
+    return abs(other.y - here.y), abs(2 * (other.x - here.x) + other.width - here.width)
