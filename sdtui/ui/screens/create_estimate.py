@@ -159,10 +159,10 @@ class Estimate:
 
     def show(self) -> None:
         """The figure in the form's border, in the warning's colour where there is not so much."""
-        text = f"memory ≥ {format_bytes(self.need.peak_bytes)}" if self.need is not None else ""
-        parts = [part for part in (self._screen.look_words(), text) if part]
-        tone = "$warning" if self.shortage else "$muted"
-        self._screen.form.border_subtitle = Content.styled(" · ".join(parts), tone)
+        need = f"≥ {format_bytes(self.need.peak_bytes)}" if self.need is not None else ""
+        look = self._screen.look_words()
+        text = f"{need} · {look}" if need and look else f"memory {need}" if need else f"looks at {look}" if look else ""
+        self._screen.form.border_subtitle = Content.styled(text, "$warning" if self.shortage else "$muted")
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------

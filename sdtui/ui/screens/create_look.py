@@ -55,4 +55,4 @@ def words_of(screen: CreateScreen) -> str:
     """What is looked at, for the form's border; empty where nothing is."""
     look = screen.settings.inspect
     parts = [part for part in (_SHORT[look.look], "words" if look.words else "") if part]
-    return f"looks at {' and '.join(parts)}" if parts else ""
+    return " and ".join(parts)
