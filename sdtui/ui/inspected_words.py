@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sdtui.inspected import PATTERN, InspectedError, InspectedFile, newest
 from sdtui.ledger import Ledger
 from sdtui.settings import load_settings, output_dir
+from sdtui.tape import TapeError, read_tape
 from sdtui.terminal.picture import MAX_PIXELS, Frame, read_picture
 from sdtui.text import safe_text
 
@@ -22,8 +23,7 @@ Resolution = tuple[int, int]
 _KEPT_MAPS: Final = 256
 """Every word of a long prompt at two resolutions; 16 kB each at 512 px."""
 _GREY: Final = (96, 96, 96)
-"""Behind the heat where there is no picture: light enough for the darkest end of the colours, dark enough for the brightest."""
-_ALONE: Final = 0.9
+"""Behind the heat where the picture is gone."""
 _LONGEST_NAME: Final = 40
 _MOST_NUMBERED: Final = 10_000
 
@@ -38,7 +38,7 @@ class Look(NamedTuple):
     resolutions: tuple[Resolution, ...] = ()
     """Those that are summed; none means all."""
     strength: float = 0.6
-    """Of the heat over the picture; 0 means the heat alone."""
+    """Of the heat over the picture; 1 is the heat alone."""
     step: int | None = None
     """The guidance of this step instead of the words."""
 
@@ -89,18 +89,9 @@ class InspectedWords:
 
     def shares(self, image: int, resolutions: tuple[Resolution, ...]) -> list[float]:
         """Of the attention that the words get together, how much each gets. Raises `InspectedError`."""
-        facts = self.facts.words
-        if facts is None or not self.words:
-            return []
-        sums = [0.0] * len(facts.tokens)
-        for high, wide in resolutions or facts.resolutions:
-            array = self.file.array(f"words/{high}x{wide}")
-            if array.shape != (len(self.facts.seeds), len(facts.tokens), high, wide):
-                raise InspectedError(f"The maps of {high}x{wide} in {safe_text(str(self.path), limit=300)} have another shape.")
-            sums = [whole + float(mean) for whole, mean in zip(sums, array[image].mean(axis=(1, 2)), strict=True)]
-        each = [sum(sums[token] for token in word.tokens) for word in self.words]
-        total = sum(each)
-        return [one / total if 0 < total < math.inf else 0.0 for one in each]
+        from sdtui.words import shares
+
+        return shares(self.file, image, resolutions or None) if self.words else []
 
     def strongest(self) -> int:
         """The word that gets most of the attention in the first picture. Raises `InspectedError`."""
@@ -152,7 +143,7 @@ class InspectedWords:
 
         maps = self._look_maps(look)
         base, gone = self._base(look, px)
-        return heat(base, maps, look.strength or _ALONE), gone
+        return heat(base, maps, look.strength), gone
 
     def _look_maps(self, look: Look) -> Sequence[np.ndarray[Any, Any]]:
         if look.step is not None:
@@ -174,12 +165,21 @@ class InspectedWords:
         from sdtui.words import guidance_maps
 
         if self._guidance is None:
-            self._guidance = guidance_maps(self.path.with_name(f"batch-{self.facts.batch_index:04d}.tape"))
+            self._guidance = guidance_maps(self._tape())
         return self._guidance
+
+    def _tape(self) -> Path:
+        """The batch's recorded steps. Where memory had it made in parts, the tapes of those have longer names."""
+        name = f"batch-{self.facts.batch_index:04d}"
+        for path in sorted(self.path.parent.glob(f"{name}-*.tape")):
+            with suppress(TapeError, OSError):
+                if read_tape(path)[0].get("seeds") == [*self.facts.seeds]:
+                    return path
+        return self.path.with_name(f"{name}.tape")
 
     def _base(self, look: Look, px: int) -> tuple[Image, str]:
         """What the heat lies on, and why that is not the picture."""
-        if not look.strength:
+        if look.strength >= 1:
             return self._blank(px), ""
         path = self.picture_path(look.image)
         if path is None:

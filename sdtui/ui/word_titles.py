@@ -39,6 +39,8 @@ def subtitle(opened: InspectedWords | None, look: Look | None, heat: str, gone: 
         return Content("")
     facts = opened.facts
     parts = [safe_text(facts.job, limit=40), safe_text(facts.model, limit=40)]
+    if facts.batch_index:
+        parts.append(f"batch {facts.batch_index + 1}")
     if look is not None and opened.images > 1:
         parts.append(f"picture {look.image + 1} of {opened.images}")
     if look is not None and look.step is None:

@@ -31,7 +31,7 @@ class WordList(Widget):
         super().__init__(id=id)
         self._head = ("", "")
         self.texts: Sequence[str] = ()
-        self._shares: Sequence[float] = ()
+        self.shares: Sequence[float] = ()
         self._figures: Sequence[str] = ()
         self._cursor = 0
         self._hues: dict[int, str] = {}
@@ -42,13 +42,13 @@ class WordList(Widget):
     def show(self, head: tuple[str, str], texts: Sequence[str]) -> None:
         """Other lines; `texts` are safe. Their shares come later."""
         if (head, texts) != (self._head, self.texts):
-            self._head, self.texts, self._shares, self._figures = head, texts, (), ()
+            self._head, self.texts, self.shares, self._figures = head, texts, (), ()
             self.refresh()
 
     def measure(self, shares: Sequence[float], figures: Sequence[str]) -> None:
         """How long the bars are, the longest of which is whole, and what stands behind them."""
-        if (shares, figures) != (self._shares, self._figures):
-            self._shares, self._figures = shares, figures
+        if (shares, figures) != (self.shares, self._figures):
+            self.shares, self._figures = shares, figures
             self.refresh()
 
     def point(self, cursor: int, hues: dict[int, str]) -> None:
@@ -78,9 +78,9 @@ class WordList(Widget):
     def _line(self, index: int, text: int, bar: int, figure: int) -> Content:
         ground = " on $panel" if index == self._cursor else ""
         hue = self._hues.get(index)
-        known = index < len(self._shares)
-        longest = max(self._shares, default=0.0)
-        filled = _bar(self._shares[index] / longest if longest > 0 else 0.0, bar) if known else " " * bar
+        known = index < len(self.shares)
+        longest = max(self.shares, default=0.0)
+        filled = _bar(self.shares[index] / longest if longest > 0 else 0.0, bar) if known else " " * bar
         parts = [
             ("● " if hue else "  ", f"{hue or '$muted'}{ground}"),
             (_fitted(self.texts[index], text), f"$foreground{ground}"),

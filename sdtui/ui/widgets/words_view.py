@@ -25,9 +25,9 @@ from sdtui.ui.inspected_words import InspectedWords, Look, Painted, file_to_show
 from sdtui.ui.widgets.preview.live import LivePicture
 from sdtui.ui.widgets.word_list import WordList
 
-STRENGTHS: Final = ((0.6, "heat 60 %"), (0.9, "heat 90 %"), (0.0, "heat alone"), (0.3, "heat 30 %"))
+STRENGTHS: Final = ((0.6, "heat 60 %"), (0.9, "heat 90 %"), (1.0, "heat alone"), (0.3, "heat 30 %"))
 _LONGEST_PX: Final = 1024
-_FAULTS: Final = (InspectedError, OSError, ValueError)
+_FAULTS: Final = (InspectedError, OSError, ValueError, MemoryError)
 
 
 class Wish(NamedTuple):
@@ -36,6 +36,17 @@ class Wish(NamedTuple):
     opened: InspectedWords
     look: Look
     px: int
+
+
+class Room(Vertical):
+    """Where the picture is."""
+
+    class Resized(Message):
+        """There is more room for the picture, or less."""
+
+    def on_resize(self) -> None:
+        """More of the picture can be seen, or less."""
+        self.post_message(self.Resized())
 
 
 class WordsView(Container, can_focus=True):
@@ -61,7 +72,7 @@ class WordsView(Container, can_focus=True):
         Binding("right,l", "turn_step(1)", "On", show=False, id="words.step", tooltip="The guidance of the next step"),
     ]
     lines = query_one("#word-lines", WordList)
-    room = query_one("#word-picture", Vertical)
+    room = query_one("#word-picture", Room)
     live = query_one("#word-live", LivePicture)
     none = query_one("#no-words", Static)
 
@@ -91,13 +102,13 @@ class WordsView(Container, can_focus=True):
         self._follows = True
         """Whether the next job that is inspected is shown at once."""
         self._painted: Wish | None = None
-        self._painting: Worker[None] | None = None
+        self._is_painting = False
         self._gone = ""
 
     def compose(self) -> ComposeResult:
         """Words, picture, and the sentence where there is neither."""
         yield WordList(id="word-lines")
-        with Vertical(id="word-picture"):
+        with Room(id="word-picture"):
             yield LivePicture(id="word-live")
         yield Static(Content(word_titles.NO_JOB), id="no-words", markup=False)
 
@@ -105,9 +116,10 @@ class WordsView(Container, can_focus=True):
         """There may be a newer job by now."""
         self.look_again()
 
-    def on_resize(self) -> None:
-        """In another size more of the picture can be seen, or less."""
-        self.call_after_refresh(self._wake)
+    @on(Room.Resized)
+    def _room_resized(self, message: Room.Resized) -> None:
+        message.stop()
+        self._wake()
 
     def put_away(self) -> None:
         """Another screen is shown."""
@@ -142,6 +154,8 @@ class WordsView(Container, can_focus=True):
     async def _open(self, path: Path) -> None:
         stamp = await asyncio.to_thread(stamp_of, path)
         if (path, stamp) == (self.path, self._stamp):
+            self._painted = None  # its picture may be gone by now
+            self._wake()
             return
         try:
             opened = await asyncio.to_thread(InspectedWords, path)
@@ -204,12 +218,16 @@ class WordsView(Container, can_focus=True):
             self.lines.point(self.word if look.step is None else look.step, dict(zip(look.words, self.opened.hues, strict=False)))
             self._show_titles()
             self._wake()
-            self.call_after_refresh(self._wake)  # until then there may be no room for the picture
 
     def _show_titles(self) -> None:
         self.border_title = word_titles.title(self.opened, self.look)
         self.border_subtitle = word_titles.subtitle(self.opened, self.look, STRENGTHS[self._strength][1], self._gone)
         self.screen.refresh_bindings()
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether the picture is the one that is wished for."""
+        return self._wish() == self._painted and not self._is_painting
 
     def _wish(self) -> Wish | None:
         look, room = self.look, self.room.size
@@ -218,22 +236,25 @@ class WordsView(Container, can_focus=True):
         return Wish(self.opened, look, min(_LONGEST_PX, self.live.wanted_px(*room)))
 
     def _wake(self) -> None:
-        if self._wish() not in (None, self._painted) and (self._painting is None or self._painting.is_finished):
-            self._painting = self.run_worker(self._paint(), group="paint", exit_on_error=False)
+        if not self._is_painting and self._wish() not in (None, self._painted):
+            self._is_painting = True
+            self.run_worker(self._paint(), group="paint", exit_on_error=False)
 
     async def _paint(self) -> None:
         """Paint until what is seen is what is wished for."""
-        while (wish := self._wish()) is not None and wish != self._painted:
-            self._painted = wish
-            try:
-                painted = await asyncio.to_thread(wish.opened.paint, wish.look, wish.px)
-            except _FAULTS as error:
-                if wish.opened is self.opened:
-                    self._show_sentence(self.path, safe_text(str(error), limit=600))
-                    return
-                continue
-            if wish.opened is self.opened:
-                self._show_painted(wish.look, painted)
+        try:
+            while (wish := self._wish()) not in (None, self._painted):
+                self._painted = wish
+                try:
+                    painted = await asyncio.to_thread(wish.opened.paint, wish.look, wish.px)
+                except _FAULTS as error:
+                    if wish.opened is self.opened:
+                        self._show_sentence(self.path, safe_text(str(error), limit=600))
+                else:
+                    if wish.opened is self.opened:
+                        self._show_painted(wish.look, painted)
+        finally:
+            self._is_painting = False
 
     def _show_painted(self, look: Look, painted: Painted) -> None:
         self.live.show_still(painted.frame)
