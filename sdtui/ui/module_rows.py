@@ -241,10 +241,10 @@ def line_spans(
     for column in columns:
         told = column.text(Cell(outline, node, column.width, marked, live))
         parts = told if isinstance(told, list) else [(fit(told[0], column.width, right=column.right), told[1])]
-        spans += parts
         used = sum(cell_len(text) for text, _ in parts)
-        spans.append((" " * (max(0, column.width - used) + _GAP), "muted"))
-    return spans[:-1]
+        gap = max(0, column.width - used) + (_GAP if column is not columns[-1] else 0)
+        spans += [*parts[:-1], (parts[-1][0] + " " * gap, parts[-1][1])]
+    return [span for span in spans if span[0]]
 
 
 def fit(text: str, width_cells: int, *, right: bool = False) -> str:

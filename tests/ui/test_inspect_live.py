@@ -312,7 +312,7 @@ async def test_boxes_light_up_and_only_those_that_change_are_drawn_again() -> No
         drawn: list[int] = []
         original = screen.schematic._lay_line
         screen.schematic._lay_line = lambda outline, plan, line: (drawn.append(line), original(outline, plan, line))[1]
-        screen.schematic.live_changed()
+        screen.schematic.live_changed(0.0)
         await running.pilot.pause()
         assert drawn == []
 

@@ -130,11 +130,11 @@ def tick(screen: InspectScreen) -> None:
         return
     live.replays.advance(now_s)
     live.figures.now_s = now_s
-    if screen.view == "tree":
-        screen.tree_lines.live_changed()
-    elif screen.view == "schematic":
-        screen.schematic.live_changed()
     waits = _show_page(screen, now_s)
+    if screen.view == "tree":
+        waits |= screen.tree_lines.live_changed()
+    elif screen.view == "schematic":
+        waits |= screen.schematic.live_changed(now_s)
     if live.replays.idle and not waits and live.timer is not None:
         live.timer.pause()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Final
 
 from rich.segment import Segment
@@ -22,6 +22,8 @@ from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.private import grow
 from sdtui.ui.widgets.table_box import TableBox
 
+_LINES_AT_ONCE: Final = 16
+"""With other figures: a few milliseconds of work, ten times a second."""
 _KEPT_LINES: Final = 1024
 """A dozen screens: what is scrolled back to need not be laid out again."""
 
@@ -83,6 +85,7 @@ class ModuleLines(ScrollView, can_focus=True):
         self.live: LiveFigures | None = None
         self._node: int | None = None
         self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(_KEPT_LINES)
+        self._styles: dict[tuple[str, str], Style] = {}
         self._drawn: dict[int, tuple[int, int]] = {}
         """Of each line in view, what its live figures and its brightness were."""
 
@@ -127,13 +130,26 @@ class ModuleLines(ScrollView, can_focus=True):
             self.live = live
             self._choose_columns()
 
-    def live_changed(self) -> None:
-        """Time has passed, or there are newer figures: draw the lines in view that look different now."""
+    def live_changed(self) -> bool:
+        """Time has passed, or there are newer figures: draw lines in view that look different now; says whether some are left.
+
+        Those that light up or fade are all drawn, of those with other figures a few, the ones that are behind the most first.
+        """
         if self.outline is None or self.live is None:
-            return
+            return False
+        lit: list[int] = []
+        behind: list[tuple[int, int]] = []
         for y in range(min(self.size.height, self.line_count - self.first)):
-            if self._drawn.get(y) != self._looks(self.outline.lines[y + self.first]):
-                self.refresh(Region(0, y, self.size.width, 1))
+            stamp, level = self._looks(self.outline.lines[y + self.first])
+            before = self._drawn.get(y, (-1, 0))
+            if before[1] != level:
+                lit.append(y)
+            elif before[0] != stamp:
+                behind.append((before[0], y))
+        room = max(0, _LINES_AT_ONCE - len(lit))
+        for top, count in _runs(sorted([*lit, *(y for _, y in sorted(behind)[:room])])):
+            self.refresh(Region(0, top, self.size.width, count))
+        return len(behind) > room
 
     def _looks(self, node: int) -> tuple[int, int]:
         return (self.live.stamp(node), self.live.level(node)) if self.live is not None else (0, 0)
@@ -181,6 +197,7 @@ class ModuleLines(ScrollView, can_focus=True):
         """A theme was chosen: colours changed."""
         super().notify_style_update()
         self._strips.clear()
+        self._styles.clear()
 
     def on_focus(self) -> None:
         """The selected line is brighter."""
@@ -207,12 +224,17 @@ class ModuleLines(ScrollView, can_focus=True):
         return strip
 
     def _lay_out(self, outline: Outline, node: int, width: int, ground: str) -> Strip:
-        behind = self.get_component_rich_style(f"module-lines--{ground}", partial=True) if ground else Style()
-        segments = [
-            Segment(text, self.get_component_rich_style(f"module-lines--{tone}", partial=True) + behind)
-            for text, tone in line_spans(outline, node, self.columns, self.marked, self.live)
-        ]
-        return Strip(segments).adjust_cell_length(width, behind).apply_style(self.rich_style)
+        spans = line_spans(outline, node, self.columns, self.marked, self.live)
+        segments = [Segment(text, self._style(tone, ground)) for text, tone in spans]
+        return Strip(segments).adjust_cell_length(width, self._style("text", ground))
+
+    def _style(self, tone: str, ground: str) -> Style:
+        style = self._styles.get((tone, ground))
+        if style is None:
+            behind = self.get_component_rich_style(f"module-lines--{ground}", partial=True) if ground else Style()
+            style = self.rich_style + self.get_component_rich_style(f"module-lines--{tone}", partial=True) + behind
+            self._styles[tone, ground] = style
+        return style
 
     # --- what the user does -----------------------------------------------------------------------------------------
 
@@ -270,3 +292,12 @@ class ModuleLines(ScrollView, can_focus=True):
         _, mark = name_indent(self.outline.depths[self.outline.lines[line]], self.columns[0].width)
         if event.x - self.gutter.left in (mark, mark + 1) or event.chain == 2:
             self.action_fold()
+
+
+def _runs(lines: list[int]) -> Iterator[tuple[int, int]]:
+    """Lines that lie together: the first of them and how many there are."""
+    start = 0
+    for place, line in enumerate(lines):
+        if place + 1 == len(lines) or lines[place + 1] != line + 1:
+            yield lines[start], place + 1 - start
+            start = place + 1

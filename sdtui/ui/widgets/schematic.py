@@ -29,6 +29,8 @@ _SHADES: Final = 8
 """Colours of the scale: more could not be told apart."""
 _EVEN: Final = 4
 """Half cells by which one of two boxes may be nearer and both count as equally far."""
+_FIGURES_S: Final = 0.5
+"""Figures that changed more often could not be read."""
 _FAINTEST: Final = 0.35
 """How much of its colour the coldest shade has; the rest is background."""
 
@@ -92,7 +94,9 @@ class Schematic(ScrollView, can_focus=True):
         self._dry: DryRun | None = None
         self._heat: Heat | None = None
         self._strips: dict[int, Strip] = {}
-        self._drawn: dict[int, tuple[object, ...]] = {}
+        self._drawn: dict[int, tuple[int, ...]] = {}
+        self._shown_stamp = 0
+        self._figures_at_s = 0.0
         self._shades: list[Color] = []
 
     @property
@@ -121,16 +125,19 @@ class Schematic(ScrollView, can_focus=True):
         self._live, self._dry = live, dry_run
         self._redraw()
 
-    def live_changed(self) -> None:
-        """Time has passed, or there are newer figures: draw the boxes that look different now."""
+    def live_changed(self, now_s: float) -> bool:
+        """Time has passed, or there are newer figures: draw the boxes that look different now; says whether some are left."""
         if self._plan is None or self._live is None:
-            return
-        if self._stamp() != self._drawn.get(-1, (None,))[0]:
+            return False
+        behind = self._stamp() != self._shown_stamp
+        if behind and now_s - self._figures_at_s >= _FIGURES_S:
+            self._figures_at_s, self._shown_stamp = now_s, self._stamp()
             self._redraw()
-            return
+            return False
         for box in self._layout.boxes:
             if self._drawn.get(box.number) != self._levels(box.number):
                 self._refresh_box(box)
+        return behind
 
     def on_show(self) -> None:
         """It is in view: what was not worth drawing before is drawn."""
@@ -264,7 +271,6 @@ class Schematic(ScrollView, can_focus=True):
         return "No model is open. o opens one." if self._outline is None else "There is no network to draw here; ] shows one."
 
     def _lay_line(self, outline: Outline, plan: Plan, line: int) -> Strip:
-        self._drawn.setdefault(-1, (self._stamp(),))
         heat = self._heat_now(outline, plan)
         rule = self.get_component_rich_style("schematic--rule", partial=True)
         spans = [(wire.x, [Segment(wire.text, rule)]) for wire in self._layout.wires.get(line, ())]
