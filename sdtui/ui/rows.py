@@ -47,7 +47,21 @@ _TARGETS: Final[dict[str, Target]] = {
     "decode": ("vae", ""),
 }
 _NAME: Final = 12
-_SHAPE: Final = 18
+_SHAPE, _SHORT_SHAPE = 18, 13
+_SHORTER: Final = {
+    "down_blocks": "down",
+    "up_blocks": "up",
+    "mid_block": "mid",
+    "resnets": "res",
+    "attentions": "att",
+    "transformer_blocks": "tb",
+    "single_transformer_blocks": "stb",
+    "downsamplers": "↓",
+    "upsamplers": "↑",
+    "encoder": "enc",
+    "decoder": "dec",
+}
+"""How parts of long paths are written where there is little room."""
 _WORD_END: Final = "</w>"
 _TENSOR_NAMES: Final = {
     "prompt_embeds": "embeddings",
@@ -157,17 +171,19 @@ class ModuleRow(msgspec.Struct, frozen=True):
         return self.network, self.run.path
 
     def spans(self, width_cells: int) -> Sequence[Span]:
-        """The path, cut at its beginning, and the figures in columns."""
+        """The path, shorter and cut at its beginning where it has to be, and the figures in columns."""
         run = self.run
-        figures = f" {figure(run.elapsed_s * 1000, 7, 2)}"
+        figures, shape = f" {figure(run.elapsed_s * 1000, 7, 2)}", f" {'×'.join(map(str, run.shape)):<{_SHORT_SHAPE}}"
         if width_cells >= WIDE:
             figures += f" {figure(run.mean, 7, 3)} {figure(run.std, 7, 3)} {figure(run.absmax, 8, 2)}"
-        shape = f" {_cut(shape_text(run.shape) if run.shape else '', _SHAPE):<{_SHAPE}}"
-        room = max(8, width_cells - 2 - len(shape) - len(figures))
-        path = safe_text(run.path[-4 * room :] or self.network[:room])
+            shape = f" {shape_text(run.shape) if run.shape else '':<{_SHAPE}}"
+        fault = {"nan": " NaN", "inf": " Inf"}.get(run.fault, "")
+        room = max(8, width_cells - 2 - len(shape) - len(figures) - len(fault))
+        path = safe_text(run.path[-_TEXT_LIMIT:] or self.network, limit=_TEXT_LIMIT)
+        if cell_len(path) > room:
+            path = ".".join(_SHORTER.get(part, part) for part in path.split("."))
         name = path if cell_len(path) <= room else f"…{set_cell_size(path[::-1], room - 1)[::-1]}"
-        fault: list[Span] = [({"nan": " NaN", "inf": " Inf"}[run.fault], "error")] if run.fault else []
-        return (("  ", "muted"), (f"{set_cell_size(name, room)}", "muted"), (shape, "text"), (figures, "muted"), *fault)
+        return (("  ", "muted"), (set_cell_size(name, room), "muted"), (shape, "text"), (figures, "muted"), (fault, "error"))
 
 
 def figure(value: float | None, width: int, digits: int) -> str:

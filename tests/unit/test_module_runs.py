@@ -19,7 +19,7 @@ from sdtui.protocol import (
 from sdtui.ui.log_rows import LogRows
 from sdtui.ui.module_runs import KEPT_RUNS, Forward, ModuleRuns, timeline
 from sdtui.ui.replay import FADE_S, REPLAY_S, TICK_S, Replays
-from sdtui.ui.rows import ModuleRow, NoteRow, StepRow, row_text
+from sdtui.ui.rows import WIDE, ModuleRow, NoteRow, StepRow, row_text
 
 
 def ran(path: str, milliseconds: float = 1.0, **more: object) -> ModuleRun:
@@ -254,4 +254,7 @@ def test_a_modules_row_fits_and_shows_the_end_of_its_path(width: int) -> None:
     text = row_text(row, width)
     assert len(text) <= width
     assert "to_out.0 " in text
-    assert "[2, 1280, 64, 64]" in text
+    assert ("[2, 1280, 64, 64]" if width >= WIDE else " 2×1280×64×64 ") in text
+    short = row_text(ModuleRow("unet", ran("up_blocks.2.attentions.1.transformer_blocks.0", fault="nan")), width)
+    assert short.lstrip().startswith("up")
+    assert short.endswith("NaN")

@@ -214,6 +214,9 @@ def go_to_key(screen: InspectScreen, key: Key) -> None:
         screen.keep_class("")
     screen.show_view("tree")
     screen.tree_lines.go_to(node)
+    if not screen.live.on and screen.feed.runs.is_of(screen.source) and screen.live.refused != screen.feed.runs.job:
+        switch(screen, on=True)
+        _say(screen)
 
 
 def selected_key(screen: InspectScreen) -> Key | None:
