@@ -106,6 +106,7 @@ def word_map(file: InspectedFile, word: Word, image: int, resolutions: Collectio
     if not chosen:
         raise InspectedError(f"There are maps of {_sizes(facts.resolutions)}, and none of those that were asked for.")
     finest = max(facts.resolutions, key=lambda size: size[0] * size[1])
+    token_maps(file, finest)  # facts that promise too much must not make us ask for the memory
     total = np.zeros(finest, np.float32)
     for size in chosen:
         maps = token_maps(file, size)

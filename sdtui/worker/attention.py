@@ -8,6 +8,7 @@ heads, summed over layers and steps. `forward` of each `attn2` and of its `to_q`
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,9 @@ class _Seen:
 class AttentionMaps:
     """Sums the maps of one pipeline's U-Net, one batch at a time; without `begin` it does nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_looked: Callable[[float], None] = lambda _: None) -> None:
+        """`on_looked` is told the seconds that each look took."""
+        self._on_looked = on_looked
         self._extent: Extent | None = None
         self._sums: dict[int, torch.Tensor] = {}
         """For each number of latent pixels: (B, pixels, tokens) float32, on the device."""
@@ -136,8 +139,10 @@ class AttentionMaps:
             try:
                 output = forward(*args, **kwargs)
                 if self._extent is not None and seen.query is not None and seen.key is not None:
+                    began = time.perf_counter()
                     mask = kwargs.get("attention_mask", args[2] if len(args) > 2 else None)
                     self._add(self._extent, attention, seen, mask)
+                    self._on_looked(time.perf_counter() - began)
             finally:
                 seen.query = seen.key = None
             return output

@@ -37,7 +37,7 @@ class Inspection:
         self, model: LoadedModel, submit: Submit, params: GenerationParams, probe: Probe, emit: Callable[[Message], None]
     ) -> None:
         self._model, self._submit, self._params, self._probe, self._emit = model, submit, params, probe, emit
-        self._maps = AttentionMaps()
+        self._maps = AttentionMaps(probe.looked)
         self._tokens: Tokens | None = None
         self.trouble = self._why_no_maps() if submit.words else ""
         """Why there will be no maps of words; empty where there will be, or where nobody asked for them."""

@@ -109,6 +109,10 @@ class Probe:
         finally:
             self._paused = before
 
+    def looked(self, elapsed_s: float) -> None:
+        """Somebody else looked at the modules for so long: it is no part of the time that they take."""
+        self._probing_s += elapsed_s
+
     def _looking(self, forward: Callable[..., Any], spot: Spot) -> Callable[..., Any]:
         clock, is_root = time.perf_counter, not spot.path
 

@@ -125,11 +125,19 @@ def test_tokens_that_have_no_maps_are_told(file: InspectedFile, tokens: tuple[in
         word_map(file, Word("cat", tokens), 0)
 
 
+def test_facts_that_promise_more_than_there_is_are_told(tmp_path: Path) -> None:
+    facts = facts_of(*RED_CAT, resolutions=((1 << 40, 1 << 40), FINE))
+    huge = inspected(tmp_path / "inspected-0000.safetensors", {"words/8x4": np.ones((2, 5, *FINE), np.float32)}, facts)
+    with pytest.raises(InspectedError, match="has no words"):
+        word_map(huge, Word("cat", (3,)), 0, [FINE])
+
+
 def test_arrays_that_do_not_fit_the_facts_are_told(tmp_path: Path) -> None:
     path = tmp_path / "inspected-0000.safetensors"
     short = inspected(path, {"words/8x4": np.zeros((2, 4, *FINE), np.float32)})
     with pytest.raises(InspectedError, match="another shape"):
         word_map(short, Word("cat", (3,)), 0, [FINE])
+    short = inspected(path, {"words/8x4": np.zeros((2, 5, *FINE), np.float32)})
     with pytest.raises(InspectedError, match="has no words/4x2"):
         word_map(short, Word("cat", (3,)), 0, [COARSE])
     write_inspected(

@@ -216,6 +216,25 @@ def test_the_shipped_model_gives_the_same_picture_and_its_maps(
     assert facts.words is not None and facts.words.resolutions[0][0] > 4 and desk.of(JobInspected)[0].words == 6
 
 
+def test_looking_at_the_words_is_no_part_of_the_modules_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdtui.protocol import ModulesRan
+
+    clock = iter(range(1 << 30))  # every look at it is a second, and a map takes a thousand
+    monkeypatch.setattr(attention.time, "perf_counter", lambda: next(clock))
+    real = AttentionMaps._add
+
+    def slow(*arguments: Any) -> None:
+        real(*arguments)
+        for _ in range(1000):
+            next(clock)
+
+    monkeypatch.setattr(AttentionMaps, "_add", slow)
+    desk.run(with_words(desk.submit(num_inference_steps=1, scheduler="euler"), inspect="blocks"))
+    told = next(event for event in desk.of(ModulesRan) if event.network == "unet")
+    root = next(module for module in told.modules if not module.path)
+    assert told.probing_s > 4000 > 1000 > root.elapsed_s
+
+
 def test_modules_tell_the_same_with_the_maps_and_without(desk: Desk) -> None:
     from sdtui.protocol import ModulesRan
 
