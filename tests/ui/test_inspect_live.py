@@ -145,13 +145,17 @@ async def test_only_lines_that_look_different_are_drawn_again() -> None:
         screen = await open_inspect(running)
         running.client.emit(started(), ran(0))
         await until(lambda: screen.live.on and screen.live.replays.idle, "the replay is over")
-        laid_out: list[int] = []
-        original = screen.tree_lines._lay_out
-        screen.tree_lines._lay_out = lambda outline, node, *more: (laid_out.append(node), original(outline, node, *more))[1]
+        drawn: list[int] = []
+        original = screen.tree_lines.render_line
+        screen.tree_lines.render_line = lambda y: (drawn.append(y), original(y))[1]
         for _ in range(5):
-            screen.tree_lines.live_changed()
+            assert not screen.tree_lines.live_changed()
             await running.pilot.pause()
-        assert laid_out == []
+        assert drawn == []
+        running.client.emit(ran(1, network="text_encoder"))
+        await until(lambda: drawn, "the text encoder's line")
+        assert screen.outline is not None
+        assert {screen.outline.name(screen.outline.lines[y]) for y in drawn} == {"text_encoder"}
 
 
 async def test_the_tree_is_sorted_by_time_and_stays_so_while_times_change() -> None:
