@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sdtui.inspected import PATTERN, InspectedError, InspectedFile, newest
+from sdtui.inspected import PATTERN, InspectedError, InspectedFile, newest, tape_of
 from sdtui.ledger import Ledger
 from sdtui.settings import load_settings, output_dir
-from sdtui.tape import TapeError, read_tape
 from sdtui.terminal.picture import MAX_PIXELS, Frame, read_picture
 from sdtui.text import safe_text
 
@@ -165,17 +163,8 @@ class InspectedWords:
         from sdtui.words import guidance_maps
 
         if self._guidance is None:
-            self._guidance = guidance_maps(self._tape())
+            self._guidance = guidance_maps(tape_of(self.path))
         return self._guidance
-
-    def _tape(self) -> Path:
-        """The batch's recorded steps. Where memory had it made in parts, the tapes of those have longer names."""
-        name = f"batch-{self.facts.batch_index:04d}"
-        for path in sorted(self.path.parent.glob(f"{name}-*.tape")):
-            with suppress(TapeError, OSError):
-                if read_tape(path)[0].get("seeds") == [*self.facts.seeds]:
-                    return path
-        return self.path.with_name(f"{name}.tape")
 
     def _base(self, look: Look, px: int) -> tuple[Image, str]:
         """What the heat lies on, and why that is not the picture."""

@@ -21,19 +21,19 @@ def sentence(opened: InspectedWords) -> str:
     return words.format(job=safe_text(opened.facts.job, limit=80))
 
 
-def title(opened: InspectedWords | None, look: Look | None) -> Content:
-    """What is seen: the words in the hues in which they are seen."""
+def title(opened: InspectedWords | None, look: Look | None, heat: str) -> Content:
+    """What is seen and how strongly: two words in the hues in which they are seen."""
     if opened is None or look is None:
         return Content("Words")
     if look.step is not None:
-        return Content(f"Guidance · step {look.step + 1}")
+        return Content(f"Guidance · step {look.step + 1} of {opened.facts.steps} · {heat}")
     shown = [safe_text(opened.words[word].text, limit=30) for word in look.words]
     if len(shown) == 1:
-        return Content(f"Words · {shown[0]}")
-    return Content.assemble("Words · ", (shown[0], opened.hues[0]), " and ", (shown[1], opened.hues[1]))
+        return Content(f"Words · {shown[0]} · {heat}")
+    return Content.assemble("Words · ", (shown[0], opened.hues[0]), " and ", (shown[1], opened.hues[1]), f" · {heat}")
 
 
-def subtitle(opened: InspectedWords | None, look: Look | None, heat: str, gone: str) -> Content:
+def subtitle(opened: InspectedWords | None, look: Look | None) -> Content:
     """Of which job that is."""
     if opened is None:
         return Content("")
@@ -43,9 +43,7 @@ def subtitle(opened: InspectedWords | None, look: Look | None, heat: str, gone: 
         parts.append(f"batch {facts.batch_index + 1}")
     if look is not None and opened.images > 1:
         parts.append(f"picture {look.image + 1} of {opened.images}")
-    if look is not None and look.step is None:
-        parts.append(" + ".join(f"{high}×{wide}" for high, wide in look.resolutions or opened.resolutions))
     parts.append(f"{facts.steps} steps")
-    if look is not None:
-        parts.append("picture gone" if gone else heat)
+    if look is not None and look.step is None:
+        parts.append(" + ".join(f"{high}×{wide}" for high, wide in look.resolutions) or "all maps")
     return Content(" · ".join(part for part in parts if part))

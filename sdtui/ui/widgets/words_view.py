@@ -220,8 +220,9 @@ class WordsView(Container, can_focus=True):
             self._wake()
 
     def _show_titles(self) -> None:
-        self.border_title = word_titles.title(self.opened, self.look)
-        self.border_subtitle = word_titles.subtitle(self.opened, self.look, STRENGTHS[self._strength][1], self._gone)
+        heat = STRENGTHS[self._strength][1]
+        self.border_title = word_titles.title(self.opened, self.look, f"{heat} on grey" if self._gone else heat)
+        self.border_subtitle = word_titles.subtitle(self.opened, self.look)
         self.screen.refresh_bindings()
 
     @property
@@ -330,7 +331,7 @@ class WordsView(Container, can_focus=True):
         self._tell("")
         if self.held is not None and self.opened is not None:
             held = safe_text(self.opened.words[self.held].text, limit=60)
-            self._tell(f"“{held}” is held: the word under the cursor is compared with it, until space lets it go.")
+            self._tell(f"“{held}” is held, to be compared; space lets it go.")
         self._changed()
 
     def action_turn_heat(self) -> None:
