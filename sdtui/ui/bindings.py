@@ -31,6 +31,8 @@ _NAMES = {
     "right": "→",
     "escape": "esc",
     "slash": "/",
+    "comma": ",",
+    "full_stop": ".",
     "asterisk": "*",
     "plus": "+",
     "minus": "-",

@@ -20,7 +20,7 @@ from sdtui.inspected import Inspected, WordFacts, inspected_path, write_inspecte
 from sdtui.ledger import Ledger, SavedPicture
 from sdtui.protocol import JobInspected
 from sdtui.settings import tapes_dir
-from sdtui.ui.bindings import own_bindings, unknown_ids
+from sdtui.ui.bindings import key_text, own_bindings, unknown_ids
 from sdtui.ui.inspected_words import InspectedWords, Look, Painted
 from sdtui.ui.screens.inspect import InspectScreen
 from sdtui.ui.widgets.words_view import WordsView
@@ -599,6 +599,7 @@ def test_the_keys_can_be_mapped_and_are_told_in_the_help() -> None:
     taken = {key for binding in own_bindings(InspectScreen) for key in binding.key.split(",")}
     own = {key for binding in own_bindings(WordsView) for key in binding.key.split(",")}
     assert own & taken <= {"W"}, "which is about the model, and not there in this view"
+    assert all(len(key_text(key)) == 1 or key in ("space", "enter", "home", "end") for key in own)
 
 
 def test_the_view_without_a_job_reads_nothing_that_is_heavy() -> None:
