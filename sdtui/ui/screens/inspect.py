@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, get_args
 
 from textual import on
@@ -18,14 +17,13 @@ from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
 from sdtui.anatomy.find import classes
-from sdtui.anatomy.structs import AnatomyError, PickleRefused
 from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import MODEL, Key, Order, Outline
-from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_lora, inspect_words
+from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_lora, inspect_open, inspect_words
 from sdtui.ui.screens.base import FeedScreen
-from sdtui.ui.screens.inspect_models import ModelSuggester, read_outline
+from sdtui.ui.screens.inspect_models import ModelSuggester
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
 from sdtui.ui.widgets.module_pages import ModulePages
@@ -211,23 +209,9 @@ class InspectScreen(FeedScreen):
         """Take a model apart, beside everything else; what is shown stays until that is done."""
         self.opening, self.live.wanted = source, None
         self.show_notice(f"Reading {_shown(source)} …")
-        self._work(self._open(source), f"{_shown(source)} cannot be shown")
+        self._work(inspect_open.open_model(self, source), f"{_shown(source)} cannot be shown")
 
-    async def _open(self, source: str) -> None:
-        self.refused_pickle = ""
-        try:
-            outline = await asyncio.to_thread(read_outline, source)
-        except PickleRefused as refused:
-            self.refused_pickle = str(refused.path)
-            self.show_notice(f"{safe_text(str(refused), limit=500)} X reads its shapes, and runs no code of it.", "error")
-            return
-        except AnatomyError as error:
-            self.show_notice(safe_text(str(error), limit=600), "error")
-            return
-        self._show(source, outline)
-        self.show_notice(*_problem_line(outline))
-
-    def _show(self, source: str, outline: Outline, dry_run: DryRun | None = None) -> None:
+    def show_outline(self, source: str, outline: Outline, dry_run: DryRun | None = None) -> None:
         """Show a tree, with what was unfolded and selected in it before."""
         self._remember()
         self.source, self.outline, self.dry_run = source, outline, dry_run
@@ -250,35 +234,6 @@ class InspectScreen(FeedScreen):
 
             self._inspector = Inspector()
         return self._inspector
-
-    async def _read_pickle(self, path: str) -> None:
-        from sdtui.protocol import ReadPickle
-        from sdtui.server.inspector import InspectorError
-
-        try:
-            reply = await self.inspector.request(ReadPickle(request=0, model=path))
-        except InspectorError as error:
-            self.show_notice(safe_text(str(error), limit=600), "error")
-            return
-        outline = await asyncio.to_thread(Outline, reply.anatomy)
-        self._show(path, outline)
-        self.show_notice(*_problem_line(outline))
-
-    async def _look_closer(self, outline: Outline) -> None:
-        from sdtui.server.inspector import InspectorError
-        from sdtui.ui.screens.inspect_dry import look_closer
-
-        try:
-            exact, dry_run = await look_closer(self.inspector, outline.anatomy, self.source, self.form_job)
-        except InspectorError as error:
-            self.show_notice(safe_text(str(error), limit=600), "error")
-            return
-        exact.sort(outline.sorted_by)
-        self._show(self.source, exact, dry_run)
-        words, tone = _problem_line(exact)
-        trouble = safe_text(dry_run.trouble, limit=400)
-        done = "Classes are exact now, and the pages tell shapes and work."
-        self.show_notice(*((words, tone) if words else (trouble, "warning") if trouble else (done, "success")))
 
     def _remember(self) -> None:
         if self.outline is not None and self.tree_lines.selected is not None:
@@ -356,7 +311,7 @@ class InspectScreen(FeedScreen):
         """Read the shapes of the pickle that was refused, with torch's `weights_only`."""
         if self.refused_pickle:
             self.show_notice("Reading the pickle with weights_only in a process beside; torch takes some seconds to start …")
-            self._work(self._read_pickle(self.refused_pickle), "The pickle cannot be read")
+            self._work(inspect_open.read_pickle(self, self.refused_pickle), "The pickle cannot be read")
 
     def action_compare_weights(self) -> None:
         """Compare numbers with the model that was compared in structure."""
@@ -379,7 +334,7 @@ class InspectScreen(FeedScreen):
         """Have the classes built and run once, without weights and numbers, in a process beside."""
         if self.outline is not None:
             self.show_notice("Building the classes and running them without numbers; torch takes some seconds to start …")
-            self._work(self._look_closer(self.outline), "The model cannot be looked at closer")
+            self._work(inspect_open.look_closer(self, self.outline), "The model cannot be looked at closer")
 
     def action_reopen(self) -> None:
         """Read the files again; what is unfolded stays."""
@@ -516,16 +471,3 @@ class InspectScreen(FeedScreen):
 
 def _shown(text: str) -> str:
     return safe_text(text[:1000], limit=120)
-
-
-def _problem_line(outline: Outline) -> tuple[str, str]:
-    """The first problem of the model and how many more there are, for the line below; empty where there is none."""
-    anatomy = outline.anatomy
-    found = [*anatomy.problems]
-    for component in anatomy.components:
-        found += [f"{component.name}: {problem}" for problem in component.problems]
-        found += [f"{component.name}.{module.path}: {problem}" for module in component.modules for problem in module.problems]
-    if not found:
-        return "", "muted"
-    more = f" (and {len(found) - 1:,} more, marked !)" if len(found) > 1 else ""
-    return safe_text(found[0][:2000], limit=400) + more, "warning"
