@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import ClassVar, Final
+from typing import Final
 
 from rich.cells import cell_len
-from rich.containers import Lines
-from rich.text import Text
-from textual.binding import BindingType
-from textual.geometry import Region
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
 from sdtui.anatomy.structs import Component, Module
 from sdtui.text import count_noun, format_bytes, safe_text
 from sdtui.ui.live_figures import Told
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import Outline
-from sdtui.ui.private import grow
 from sdtui.ui.rows import Span, shape_text
+from sdtui.ui.widgets.pages.span_view import SpanView
 
 _LABEL, _WIDEST_LABEL = 12, 26
 _TEXT_LIMIT: Final = 300
@@ -29,30 +23,12 @@ _MOST: Final = 100
 _NOTHING: Final = "No model is open. o opens one."
 
 
-class ModulePage(ScrollView, can_focus=True):
-    """The page of the selected node. It draws lines of its own: a widget for its text would have the screen laid out anew
-    with each key that moves the selection.
-    """
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "module-page--text",
-        "module-page--muted",
-        "module-page--accent",
-        "module-page--secondary",
-        "module-page--warning",
-    }
-    BINDINGS: ClassVar[list[BindingType]] = []
+class ModulePage(SpanView):
+    """The page of the selected node."""
 
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._spans: list[Span] = [(_NOTHING, "muted")]
-        self._lines: Lines | list[Text] = []
+        super().__init__([(_NOTHING, "muted")], id=id)
         self._shown: tuple[Outline, int] | None = None
-
-    @property
-    def text(self) -> str:
-        """The whole page, not wrapped."""
-        return "".join(text for text, _ in self._spans)
 
     def show(
         self,
@@ -66,49 +42,15 @@ class ModulePage(ScrollView, can_focus=True):
 
         `differences`: in what another model differs here; `runs`: how it runs; `live`: what it did in the last inspected job.
         """
-        self._spans = [*_differences(differences), *page_spans(outline, node, runs, live)]
         before, self._shown = self._shown, (outline, node)
-        if self.scroll_offset.y and (before is None or before[0] is not outline or before[1] != node):
-            self.scroll_to(y=0, animate=False, immediate=True, force=True)
-        self._wrap()
-
-    def _wrap(self) -> None:
-        if not self.size.width:
-            return
-        tones = {
-            tone: self.get_component_rich_style(f"module-page--{tone}", partial=True) for tone in {t for _, t in self._spans}
-        }
-        text = Text.assemble(*((text, tones[tone]) for text, tone in self._spans), end="")
-        text.rstrip()
-        before = len(self._lines)
-        self._lines = text.wrap(self.app.console, max(1, self.scrollable_content_region.width - 1), overflow="fold")
-        grow(self, len(self._lines))
-        changed = Region(0, 0, self.size.width, max(before, len(self._lines)) - self.scroll_offset.y)
-        self.refresh(changed.intersection(self.size.region))
-
-    def on_resize(self) -> None:
-        """Lines break elsewhere."""
-        self._wrap()
-
-    def notify_style_update(self) -> None:
-        """A theme was chosen: colours changed."""
-        super().notify_style_update()
-        if self.is_attached:
-            self._wrap()
-
-    def render_line(self, y: int) -> Strip:
-        """A line of the window."""
-        line = y + self.scroll_offset.y
-        if line >= len(self._lines):
-            return Strip.blank(self.size.width, self.rich_style)
-        segments = self._lines[line].render(self.app.console)
-        return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
+        other = before is None or before[0] is not outline or before[1] != node
+        self.set_spans([*_differences(differences), *page_spans(outline, node, runs, live)], from_top=other)
 
 
 def page_spans(outline: Outline, node: int, runs: Sequence[tuple[str, str]] = (), live: Told | None = None) -> list[Span]:
     """The text with its tones; lines end with newlines and are wrapped by who shows them."""
-    how: list[Span] = [("\nin one forward\n", "muted"), *_facts(runs)] if runs else []
-    how += [("\nin the log\n", "muted"), *_facts(live.lines)] if live is not None and live.lines else []
+    how: list[Span] = [("\nin one forward\n", "muted"), *fact_spans(runs)] if runs else []
+    how += [("\nin the log\n", "muted"), *fact_spans(live.lines)] if live is not None and live.lines else []
     component = outline.component(node)
     if component is None:
         return [*_model_spans(outline), *how]
@@ -118,15 +60,15 @@ def page_spans(outline: Outline, node: int, runs: Sequence[tuple[str, str]] = ()
     spans += _problems((*component.problems, *module.problems) if whole else module.problems)
     spans.append(("\n", "text"))
     if live is not None and live.figures:
-        spans += [("in the last inspected job\n", "muted"), *_facts(live.figures), ("\n", "text")]
-    spans += _facts(_module_facts(outline, node, component, module))
+        spans += [("in the last inspected job\n", "muted"), *fact_spans(live.figures), ("\n", "text")]
+    spans += fact_spans(_module_facts(outline, node, component, module))
     spans += how
     if module.weights:
         spans.append((f"\n{count_noun(len(module.weights), 'tensor')}\n", "muted"))
         spans += _weights(module)
     if module.settings:
         spans.append(("\nsettings\n", "muted"))
-        spans += _facts((_safe(name, 40), _safe(value)) for name, value in module.settings.items())
+        spans += fact_spans((_safe(name, 40), _safe(value)) for name, value in module.settings.items())
     if whole:
         spans += _list("file", component.files)
     return spans
@@ -154,7 +96,7 @@ def _module_facts(outline: Outline, node: int, component: Component, module: Mod
 def _model_spans(outline: Outline) -> list[Span]:
     anatomy = outline.anatomy
     spans: list[Span] = [(f"{_safe(anatomy.source, 2000)}\n", "text"), *_problems(anatomy.problems), ("\n", "text")]
-    spans += _facts(_model_facts(outline))
+    spans += fact_spans(_model_facts(outline))
     spans.append((f"\n{count_noun(len(anatomy.components), 'component')}\n", "muted"))
     for component in anatomy.components:
         root = component.root
@@ -163,7 +105,7 @@ def _model_spans(outline: Outline) -> list[Span]:
         spans += [(f"{name:<18}", "text"), (f"{size or '  ' + _safe(component.class_name, 60)}\n", "muted")]
     if anatomy.metadata:
         spans.append(("\nthe file says\n" if anatomy.kind != "pipeline" else "\n", "muted"))
-        spans += _facts((_safe(name, 60), _safe(value)) for name, value in islice(anatomy.metadata.items(), _MOST))
+        spans += fact_spans((_safe(name, 60), _safe(value)) for name, value in islice(anatomy.metadata.items(), _MOST))
     return spans
 
 
@@ -182,8 +124,8 @@ def _count(count: int) -> str:
     return f"{count:,}" + (f" ({count_text(count)})" if count >= 1_000_000 else "")
 
 
-def _facts(facts: Iterable[tuple[str, str]]) -> Iterable[Span]:
-    """Names and values in two columns."""
+def fact_spans(facts: Iterable[tuple[str, str]]) -> Iterable[Span]:
+    """Names and values in two columns; both are safe."""
     facts = list(facts)
     width = max(_LABEL, min(_WIDEST_LABEL, max((cell_len(label) for label, _ in facts), default=0) + 1))
     for label, value in facts:
