@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 OF_A_MODEL: Final = frozenset(
     {
-        "find", "next_hit", "open", "reopen", "choose_class", "sort", "compare", "compare_weights", "look_closer", "copy_path",
-        "turn_page", "toggle_live", "show_log",
+        "find", "next_hit", "open", "reopen", "choose_class", "sort", "compare", "compare_weights", "lora", "read_pickle",
+        "look_closer", "copy_path", "turn_page", "toggle_live", "show_log",
     }
 )  # fmt: skip
 """Actions on the model that is open; the words view shows a job, of whatever model."""
