@@ -24,6 +24,7 @@ from sdtui.worker.probes import Probe
 from sdtui.worker.remedies import Ladder
 from sdtui.worker.samplers import build_scheduler
 from sdtui.worker.saving import save_images, saved_event
+from sdtui.worker.sheets import Extent
 from sdtui.worker.stages import Batch, StageClock
 from sdtui.worker.steps import StepLog
 from sdtui.worker.stepwise import run_stepwise
@@ -168,7 +169,7 @@ class Job:
         try:
             self.steps_done = tape.steps_done
             self._look()
-            self.probe.forget()
+            self.probe.begin(Extent(len(seeds), self.params.height or 0, self.params.width or 0))
             self.inspection.begin(len(seeds))
             self.model.pipe.scheduler = scheduler
             batch = Batch(

@@ -19,6 +19,7 @@ import torch
 from sdtui.protocol import InspectMode, Message, ModulesRan, NotANumber
 from sdtui.worker.memory import held_bytes
 from sdtui.worker.probe_figures import Call, Fetched, Spot, fetch, figures_of, first_tensor, settle, summed_up
+from sdtui.worker.sheets import DENOISERS, Extent, Sheets
 
 NETWORKS: Final = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 _BLOCK_LISTS: Final = frozenset(
@@ -80,6 +81,8 @@ class Probe:
         """CUDA events that can be used again."""
         self.fault: NotANumber | None = None
         """Where the first NaN or infinity of the job came from."""
+        self.sheets = Sheets()
+        """Activations of the batch that is made."""
 
     @contextmanager
     def attached(self, pipe: Any) -> Iterator[None]:
@@ -90,7 +93,7 @@ class Probe:
         watched = [(module, vars(module).get("forward"), spot) for spot, module in spots(pipe, self._mode)]
         try:
             for module, _, spot in watched:
-                vars(module)["forward"] = self._looking(module.forward, spot)
+                vars(module)["forward"] = self._looking(module.forward, spot, pipe)
             yield
         finally:
             for module, before, _ in watched:
@@ -99,6 +102,12 @@ class Probe:
                 else:
                     vars(module)["forward"] = before
             self.forget()
+            self.sheets.forget()
+
+    def begin(self, extent: Extent) -> None:
+        """A batch, or a part of one, begins, or begins anew."""
+        self.forget()
+        self.sheets.begin(extent)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -113,8 +122,10 @@ class Probe:
         """Somebody else looked at the modules for so long: it is no part of the time that they take."""
         self._probing_s += elapsed_s
 
-    def _looking(self, forward: Callable[..., Any], spot: Spot) -> Callable[..., Any]:
-        clock, is_root = time.perf_counter, not spot.path
+    def _looking(self, forward: Callable[..., Any], spot: Spot, pipe: Any) -> Callable[..., Any]:
+        clock, is_root, sheets = time.perf_counter, not spot.path, self.sheets
+        denoises = is_root and spot.network in DENOISERS
+        closes = not denoises and (is_root or (spot.network, spot.path) == ("vae", "decoder"))
 
         @functools.wraps(forward)
         def look(*args: Any, **kwargs: Any) -> Any:
@@ -122,6 +133,8 @@ class Probe:
                 return forward(*args, **kwargs)
             came = clock()
             order, self._begun = self._begun, self._begun + 1
+            if denoises:
+                sheets.denoise(pipe.scheduler)
             if is_root:
                 self._note(spot, order, (*args, *kwargs.values()), 0.0, given=True)
             start = self._mark() if self._on_gpu else None
@@ -132,6 +145,8 @@ class Probe:
             ended = clock()
             span = (start, self._mark()) if self._on_gpu else ended - began - (self._probing_s - probed_s)
             self._note(spot, order, output, span)
+            if closes:
+                sheets.close(spot.network)
             self._probing_s += clock() - ended
             return output
 
@@ -145,6 +160,8 @@ class Probe:
         facts = (tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size())
         memory_bytes = self._memory() if spot.is_block else 0
         self._calls.append(Call(spot, order, facts, figures_of(tensor), span, memory_bytes, given))
+        if not given and self.sheets.wants(spot.network):
+            self.sheets.keep(spot, tensor)
 
     def _mark(self) -> Any:
         event = self._events.pop() if self._events else torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

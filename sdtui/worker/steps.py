@@ -99,6 +99,7 @@ class StepLog:
         told = not source.replayed or step.index >= self._known_steps
         if told or source.last_replayed:
             self._note(step, source, elapsed_s, told=told)
+        self._probe.sheets.steps_done = step.index + 1
         if self._token():
             raise Cancelled
         if self._token.wanted is not None:
