@@ -119,8 +119,7 @@ class Inspection:
 
     def _sheets(self) -> tuple[tuple[SheetFacts, ...], dict[str, np.ndarray[Any, Any]]]:
         """What the probe kept of the modules' activations, and its arrays by their names in the file."""
-        sheets = getattr(self._probe, "sheets", None)
-        taken = sheets.take() if sheets is not None else ()
+        taken = self._probe.sheets.take()
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         for index, (_, picture, histogram) in enumerate(taken):
             arrays[f"sheet/{index}"] = picture

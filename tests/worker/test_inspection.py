@@ -60,6 +60,27 @@ def test_word_maps_and_guidance_are_there_for_each_picture_of_a_batch(desk: Desk
     assert len(guidance) == ASKED and guidance[0].shape == (2, 8, 8) and guidance[0].min() >= 0 < guidance[0].max()
 
 
+def test_activations_and_words_lie_in_one_file(desk: Desk) -> None:
+    desk.run(with_words(desk.submit(batch_size=2), inspect="blocks"))
+    (told,) = desk.of(JobInspected)
+    file = InspectedFile(Path(told.path))
+    assert told.modules == len(file.facts.sheets) > 10 and told.words == 3 and file.facts.words is not None
+    assert {facts.network for facts in file.facts.sheets} == {"unet", "vae", "text_encoder"}
+    for index, facts in enumerate(file.facts.sheets):
+        sheet, histogram = file.array(f"sheet/{index}"), file.array(f"histogram/{index}")
+        assert sheet.ndim == 3 and sheet.dtype == np.uint8 and len(sheet) <= facts.channels
+        assert histogram.dtype == np.int64 and histogram.sum() > 0
+    found = file.sheet("unet", "mid_block.attentions.0.transformer_blocks.0")
+    assert found is not None and found[0].step_index is not None
+
+
+def test_activations_alone_are_kept_too(desk: Desk) -> None:
+    desk.run(msgspec.structs.replace(desk.submit(), inspect="blocks"))
+    (told,) = desk.of(JobInspected)
+    assert told.modules > 10 and told.words == 0 and InspectedFile(Path(told.path)).facts.words is None
+    assert newest(desk.root / "tapes", words=True) is None and newest(desk.root / "tapes") == Path(told.path)
+
+
 def test_a_job_that_nobody_inspects_leaves_nothing(desk: Desk) -> None:
     desk.run(desk.submit())
     assert not desk.of(JobInspected) and not files_of(desk.directory())
