@@ -10,7 +10,6 @@ import pytest
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import JobFinished, JobStarted, ModuleRun, ModulesRan, NotANumber, QueueChanged, Submit
-from sdtui.ui.replay import REPLAY_S
 from sdtui.ui.rows import ModuleRow
 from sdtui.ui.screens.create import CreateScreen
 from sdtui.ui.screens.inspect import InspectScreen
@@ -57,6 +56,13 @@ def line(running: Stage, name: str) -> str:
 
 async def shown(running: Stage, name: str, words: str) -> None:
     await until(lambda: words in line(running, name), f"{words} at {name}: {line(running, name)!r}")
+
+
+async def calm(running: Stage) -> None:
+    """Wait until nothing is played any more and all of it is drawn."""
+    live = inspect(running).live
+    await until(lambda: live.timer is not None and live.replays.idle and not live.timer._active.is_set(), "nothing to do")
+    await running.pilot.pause()
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
@@ -135,8 +141,7 @@ async def test_modules_light_up_in_the_order_in_which_they_ran_and_fade() -> Non
 
         await until(note, "all of them were bright")
         assert seen == ["down_blocks", "mid_block", "up_blocks"]
-        await until(lambda: screen.live.replays.idle, f"the end, after {REPLAY_S} s")
-        await until(lambda: screen.live.timer is not None and not screen.live.timer._active.is_set(), "nothing to do")
+        await calm(running)
         assert all(node is not None and figures.level(node) == 0 for node in nodes.values())
 
 
@@ -144,7 +149,7 @@ async def test_only_lines_that_look_different_are_drawn_again() -> None:
     async with stage() as running:
         screen = await open_inspect(running)
         running.client.emit(started(), ran(0))
-        await until(lambda: screen.live.on and screen.live.replays.idle, "the replay is over")
+        await calm(running)
         drawn: list[int] = []
         original = screen.tree_lines.render_line
         screen.tree_lines.render_line = lambda y: (drawn.append(y), original(y))[1]
@@ -311,8 +316,7 @@ async def test_boxes_light_up_and_only_those_that_change_are_drawn_again() -> No
         await until(lambda: colours(screen, "down 0") != dark["down 0"], "down 0 is bright")
         assert colours(screen, "up 2") == dark["up 2"]
         await until(lambda: colours(screen, "up 2") != dark["up 2"], "up 2 is bright")
-        await until(lambda: screen.live.replays.idle, "over")
-        await running.pilot.pause()
+        await calm(running)
         drawn: list[int] = []
         original = screen.schematic._lay_line
         screen.schematic._lay_line = lambda outline, plan, line: (drawn.append(line), original(outline, plan, line))[1]
