@@ -16,12 +16,15 @@ from sdtui.anatomy.read import open_anatomy
 from sdtui.bench.layouts import Shapes, clip, sd1, unet, vae, write_sparse
 from sdtui.checkpoint import shipped_model_dir
 
+pytestmark = pytest.mark.xdist_group("diff")  # the networks of diffusers are built once
+
 SMALL = {"channels": 32, "vae_channels": 32, "words": 100}
 
 LISTS_KEYS = """
 import json, sys, torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
+
 with torch.device("meta"):
     down = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     unet = UNet2DConditionModel(

@@ -14,7 +14,8 @@ import sdtui
 from sdtui.scratch import train
 from sdtui.scratch.evaluation import JUDGE_FILE
 
-pytestmark = pytest.mark.timeout(600)  # all stages, with torch imported twice: a minute on idle cores, more on busy ones
+# All stages, with torch imported twice: a minute on idle cores, more on busy ones; so it is done once, for all tests here.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("train-command")]
 WEIGHTS = Path(sdtui.__file__).parent / "weights"
 
 

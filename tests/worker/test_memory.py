@@ -267,7 +267,7 @@ assert len(events[-1].images) == 8
 print("REMEDIES", [event.remedy for event in told])
 """
     # One arena, and what is freed goes back at once: holes in the heap would count against the limit, a new arena is 64 MiB.
-    malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=150, env={**os.environ, **malloc})
     assert done.returncode == 0, done.stderr[-3000:]

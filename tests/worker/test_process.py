@@ -38,8 +38,11 @@ from sdtui.protocol import (
 )
 
 DEADLINE_S = 90
+pytestmark = pytest.mark.xdist_group("worker-process")  # one worker for all: it takes half a minute to start on busy cores
+
 NOISY = """
 import os, sys
+
 os.write(1, b"a library writes to fd 1 before anything is set up")
 print("and prints")
 """

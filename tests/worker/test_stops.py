@@ -31,6 +31,8 @@ from sdtui.tape import read_tape
 
 from .test_process import WorkerProcess, a_job
 
+pytestmark = pytest.mark.xdist_group("worker-stops")  # as its workers take long to start
+
 STEPS = 40
 ENDS = (JobFinished, JobFailed, JobCancelled, JobPaused)
 
