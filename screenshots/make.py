@@ -42,6 +42,8 @@ class Shot(NamedTuple):
     """Whether it shows the queue, with jobs of every kind, while the picture is made."""
     inspect: bool = False
     """Whether it shows the model's modules, with the prompt's words found in them."""
+    keys: tuple[str, ...] = ()
+    """What is pressed in Inspect after a job that was looked at."""
 
 
 SHOTS = (
@@ -52,6 +54,10 @@ SHOTS = (
     Shot("queue-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", queue=True),
     Shot("inspect", Xterm, 160, 45, "attn2", "sdtui-dark", inspect=True),
     Shot("inspect-80x24", Xterm, 80, 24, "attn2", "sdtui-dark", inspect=True),
+    Shot("live", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", keys=("Down", "asterisk", *["Down"] * 6)),
+    Shot("schematic", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", keys=("v", "c", "Down")),
+    Shot("words", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark", keys=("v", "v")),
+    Shot("words-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", keys=("v", "v")),
     Shot("kitty", Kitty, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("xterm", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("alacritty", Alacritty, 140, 40, "a red cat in the desert", "sdtui-dark"),
@@ -59,7 +65,7 @@ SHOTS = (
 )
 
 
-def _environment(home: str, theme: str) -> dict[str, str]:
+def _environment(home: str, theme: str, *, look: bool) -> dict[str, str]:
     names = ("CONFIG", "DATA", "STATE", "CACHE")
     runtime = Path(home, "run")
     runtime.mkdir(mode=0o700, exist_ok=True)
@@ -69,6 +75,7 @@ def _environment(home: str, theme: str) -> dict[str, str]:
         "SDTUI_GENERAL_OUTPUT_DIR": f"{home}/out",
         "SDTUI_GENERAL_THEME": theme,
         "HF_HUB_OFFLINE": "1",
+        **({"SDTUI_INSPECT_LOOK": "blocks", "SDTUI_INSPECT_WORDS": "true"} if look else {}),
     }
 
 
@@ -76,7 +83,7 @@ def shoot(shot: Shot) -> Path:
     """Type a prompt, generate, and take the screen when the picture is finished."""
     path = HERE / f"{shot.name}.png"
     with tempfile.TemporaryDirectory(prefix="sdtui-s-") as home:
-        env = _environment(home, shot.theme)
+        env = _environment(home, shot.theme, look=bool(shot.keys))
         # The worker is warm before the shot, so that the picture shows the app's usual speed.
         warm = [*SDTUI, "generate", "a green tree in the meadow", "--steps", "2"]
         subprocess.run(warm, env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -92,6 +99,11 @@ def shoot(shot: Shot) -> Path:
                 terminal.type(shot.prompt)
                 terminal.keys("F5")
                 wait_for(lambda: len(list(Path(home, "out").glob("[!.]*.png"))) > 1, "the picture")
+            if shot.keys:
+                terminal.keys("alt+2")
+                terminal.settled()
+                for key in shot.keys:
+                    terminal.keys(key)
             terminal.settled(path)
             terminal.keys("ctrl+q")
             wait_for(terminal.ended, "the end of the app")
