@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Kind = Literal["half", "quadrant", "sextant"]
 KINDS: Final[tuple[Kind, ...]] = ("half", "quadrant", "sextant")
 UPPER_HALF: Final = "▀"
-_GRID: Final[dict[str, tuple[int, int]]] = {"half": (1, 2), "quadrant": (2, 2), "sextant": (2, 3)}
+GRID: Final[dict[str, tuple[int, int]]] = {"half": (1, 2), "quadrant": (2, 2), "sextant": (2, 3)}
 """Parts of a cell across and down."""
 _QUADRANTS: Final = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"
 """By bits: 1 upper left, 2 upper right, 4 lower left, 8 lower right."""
@@ -75,7 +75,7 @@ def to_cells(frame: Frame, columns: int, rows: int, kind: Kind = "half", *, budg
     check(frame, Spot(0, 0, columns, rows))
     coarser = _coarseness(columns * rows, budget_bytes)
     wide = -(-columns // coarser)
-    across, down = _GRID[kind]
+    across, down = GRID[kind]
     small = resized(frame.image(), wide * across, rows * down)
     made = _half_rows(small) if kind == "half" else _two_colour_rows(small, kind)
     if coarser > 1:
@@ -106,7 +106,7 @@ def _two_colour_rows(image: Image, kind: Kind) -> Iterable[CellRow]:
     """For each cell the glyph and the two colours that come nearest to its pixels, in the sum of squared differences."""
     import numpy
 
-    across, down = _GRID[kind]
+    across, down = GRID[kind]
     parts = across * down
     columns, rows = image.width // across, image.height // down
     pixels = numpy.asarray(image, dtype=numpy.float32).reshape(rows, down, columns, across, 3)
@@ -183,5 +183,5 @@ class BlockSink(ImageSink):
 
     def wanted_px(self, columns: int, rows: int) -> int:
         """As many pixels as there are parts of cells along the side that is filled first."""
-        across, down = _GRID[self.kind]
+        across, down = GRID[self.kind]
         return max(64, min(512, columns * across, rows * down))

@@ -66,6 +66,13 @@ class Display:
         """Which characters Textual draws with where no sink can."""
         return self._sink if self._sink in ("quadrant", "sextant") else "half"
 
+    def room_px(self, columns: int, rows: int) -> tuple[int, int]:
+        """Width and height, in square pixels, of a picture at rest beyond which more could not be seen in so many cells."""
+        from sdtui.terminal.blocks import GRID
+
+        across = min(self.cell.width_px, GRID[self.kind][0] if self._sink in GRID else self.cell.width_px)
+        return round(columns * across), round(rows * across * self.cell.height_px / self.cell.width_px)
+
     @property
     def asks_for_sizes(self) -> bool:
         """Whether the terminal answered when it was asked how large its cells are."""

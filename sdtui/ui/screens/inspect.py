@@ -21,9 +21,9 @@ from sdtui.text import format_bytes, safe_text
 from sdtui.ui.feed import Feed, FeedEvent, FeedState
 from sdtui.ui.module_rows import count_text
 from sdtui.ui.outline import MODEL, Key, Order, Outline
-from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_lora, inspect_open, inspect_words
-from sdtui.ui.screens.base import FeedScreen
+from sdtui.ui.screens import SCREENS, inspect_find, inspect_live, inspect_lora, inspect_open, inspect_page, inspect_words
 from sdtui.ui.screens.inspect_models import ModelSuggester
+from sdtui.ui.screens.inspect_page import PagedScreen
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
 from sdtui.ui.widgets.module_pages import ModulePages
@@ -73,7 +73,7 @@ class EntryLine(Input):
         event.text = safe_text(event.text.strip(), limit=_LONGEST_ENTRY)
 
 
-class InspectScreen(FeedScreen):
+class InspectScreen(PagedScreen):
     """Owns what is open and what was found in it; the tree and the page show what they are given."""
 
     CSS_PATH = "inspect.tcss"
@@ -92,8 +92,7 @@ class InspectScreen(FeedScreen):
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
         Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
-        Binding("p", "turn_page(1)", "Page", id="inspect.page", tooltip="Facts, weights, activations, code or place of it"),
-        Binding("P", "turn_page(-1)", show=False, id="inspect.page_before", tooltip="The part of the page before"),
+        *inspect_page.BINDINGS,
         Binding("i", "show_log", "Log", id="inspect.log", tooltip="Show the module's last line in the log of Create"),
         Binding("L", "toggle_live", "Live", id="inspect.live", tooltip="Show what modules did in the last inspected job"),
         Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
@@ -107,7 +106,6 @@ class InspectScreen(FeedScreen):
     tree_lines = query_one("#module-lines", ModuleLines)
     schematic = query_one("#schematic", Schematic)
     words = query_one("#words", WordsView)
-    page = query_one("#page", ModulePages)
     say = query_one("#say", Static)
     entry = query_one("#entry", EntryLine)
 
@@ -169,17 +167,20 @@ class InspectScreen(FeedScreen):
     def on_mount(self) -> None:
         """The header shows what the server says."""
         self.feed.listen(self)
+        self.page.inspector = lambda: self.inspector
 
     def on_screen_resume(self) -> None:
         """The form may name another model by now."""
         self.post_message(self.Shown(self))
         inspect_live.resumed(self)
         inspect_words.resumed(self)
+        inspect_page.resumed(self)
 
     def on_screen_suspend(self) -> None:
         """Another screen, or a dialog over this one."""
         if self not in self.app.screen_stack:
             self.words.put_away()
+            self.page.put_away()
 
     def on_feed_state(self, message: FeedState) -> None:
         """The connection changed."""
@@ -191,6 +192,7 @@ class InspectScreen(FeedScreen):
         if not message.replayed:
             inspect_live.take_event(self, message.event)
             inspect_words.take_event(self, message.event)
+            inspect_page.take_event(self, message.event)
 
     def on_words_view_told(self, message: WordsView.Told) -> None:
         """What the words view has to say."""
@@ -291,8 +293,10 @@ class InspectScreen(FeedScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What is impossible now is shown, but dim; what is about the model is not there while words are shown."""
-        if self.view == "words" and action in inspect_words.OF_A_MODEL:
+        if self.view == "words" and action in inspect_words.OF_A_MODEL | inspect_page.ACTIONS:
             return False
+        if action in inspect_page.ACTIONS:
+            return self.is_possible(action) or None
         if action in ("find", "choose_class", "sort", "compare", "lora", "copy_path", "reopen", "look_closer"):
             return self.outline is not None or None
         if action == "next_hit":
@@ -351,14 +355,11 @@ class InspectScreen(FeedScreen):
     def show_view(self, view: View) -> None:
         """Show one of the views, and go to it; all of them share the selected module."""
         self.view = view
+        self.zoom_page(False)
         self.update_classes({f"-view-{name}": name == view for name in VIEWS})
         shown: dict[View, Widget] = {"tree": self.tree_lines, "schematic": self.schematic, "words": self.words}
         shown[view].focus()
         self.refresh_bindings()
-
-    def action_turn_page(self, by: int) -> None:
-        """The next part of the module's page."""
-        self.page.turn(by)
 
     def action_toggle_live(self) -> None:
         """Show or hide what the modules did."""
@@ -426,6 +427,8 @@ class InspectScreen(FeedScreen):
             inspect_find.take_hits(self, [])
         elif self.outline is not None and self.outline.only_class:
             self.keep_class("")
+        else:
+            self.zoom_page(False)
 
     # --- typing -----------------------------------------------------------------------------------------------------
 

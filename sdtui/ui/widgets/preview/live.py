@@ -125,6 +125,10 @@ class LivePicture(Widget):
         sink = self._own_sink()
         return max(_LEAST_PX, sink.wanted_px(columns, rows) if sink is not None else min(512, columns, rows * 2))
 
+    def room_px(self) -> tuple[int, int]:
+        """Width and height of a still that would fill the widget, pixel by pixel; 0 by 0 while it has no size."""
+        return self._display.room_px(*self.size)
+
     def prepare(self) -> None:
         """Load what drawing needs. Takes tenths of a second: call it in a thread, before the first frame comes."""
         self._display.prepare()

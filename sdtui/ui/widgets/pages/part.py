@@ -1,0 +1,71 @@
+"""What all parts of the page but the facts have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from textual.containers import Container
+from textual.worker import Worker, WorkerState
+
+from sdtui.text import safe_text
+from sdtui.ui.outline import Outline
+
+if TYPE_CHECKING:
+    from sdtui.server.inspector import Inspector
+
+
+class Part(Container):
+    """Does nothing while it is not shown: then it only notes which module is selected."""
+
+    def __init__(self, *, id: str, inspector: Callable[[], Inspector]) -> None:
+        super().__init__(id=id)
+        self.outline: Outline | None = None
+        self.node = 0
+        self._inspector = inspector
+        self._stale = True
+
+    def take(self, outline: Outline, node: int) -> None:
+        """The module that is selected."""
+        if outline is not self.outline or node != self.node:
+            self.outline, self.node, self._stale = outline, node, True
+        self.catch_up()
+
+    def on_mount(self) -> None:
+        """What was selected before there was anything to show it with."""
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Show the selected module, if another one is shown."""
+        if self._stale and self.outline is not None and self.is_attached and self.display and self.children:
+            self._stale = False
+            self.show(self.outline)
+
+    def show(self, outline: Outline) -> None:
+        """Show another module."""
+        raise NotImplementedError
+
+    def say(self, words: str, tone: str = "muted") -> None:
+        """Show a sentence, which is safe, and nothing else."""
+        raise NotImplementedError
+
+    def again(self) -> None:
+        """Something may be known that was not: an inspected job, or an inspector that answers."""
+
+    def put_away(self) -> None:
+        """Another screen is shown."""
+
+    def turn(self, by: int) -> None:
+        """The next of several, or the one before."""
+
+    @property
+    def turns(self) -> bool:
+        """Whether there are several."""
+        return False
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Something failed in a way that nobody foresaw; that is said."""
+        event.stop()
+        if event.state is WorkerState.ERROR:
+            error = event.worker.error
+            self.say(f"{type(error).__name__}: {safe_text(str(error), limit=200)}", "error")
