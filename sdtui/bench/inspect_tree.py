@@ -16,10 +16,14 @@ from textual.pilot import Pilot
 from sdtui.bench.figures import Figure, milliseconds, percentile
 from sdtui.bench.isolation import environment, isolated
 from sdtui.bench.layouts import sd1, write_sparse
-from sdtui.bench.live import run_jobs
+from sdtui.bench.live import Session, run_job, watched_app
 from sdtui.bench.start import APP
 from sdtui.bench.terminal import in_terminal
-from sdtui.settings import General, Inspect, Settings
+from sdtui.bench.ticker import IdleProcess
+from sdtui.params import GenerationParams
+from sdtui.protocol import JobQueued, Submit, new_job_id
+from sdtui.server.client import Client
+from sdtui.settings import General, Inspect, Settings, load_settings, output_dir
 from sdtui.ui.app import SdtuiApp
 from sdtui.ui.screens.inspect import InspectScreen
 
@@ -31,8 +35,7 @@ TENSORS: Final = 10_000
 _KEYS: Final = 60
 _INSPECT: Final = "\x1b2"
 """Alt and 2."""
-_LIVE: Final = "\x1b2A"
-"""Inspect, and all of the model unfolded."""
+_PARAMS: Final = GenerationParams(prompt="a red cat in the desert", seed=1)
 _NO_WORKER: Final = {"SDTUI_WORKER_COMMAND": "true"}
 _TIMEOUT_S: Final = 60.0
 _PATIENCE_S: Final = 30.0
@@ -42,13 +45,14 @@ def measure(rounds: int) -> list[Figure]:
     """Opening in the app in a terminal, unfolding and moving in the app without one, and gaps of its loop beside jobs."""
     with isolated() as root, environment(_NO_WORKER):
         checkpoint = write_sparse(root / "v1.safetensors", sd1())
-        opened = [_opened(checkpoint) for _ in range(rounds)]
+        shown, pressed = zip(*(_opened(checkpoint) for _ in range(rounds)), strict=True)
         many = write_sparse(root / "many.safetensors", _many(), "F16")
         unfolded, keys = asyncio.run(_moved(many, rounds))
     note = f"{checkpoint_note(len(sd1()))}, {rounds} rounds"
     return [
-        milliseconds("inspect", "first tree after the screen is shown, median", median(opened), OPEN_TARGET_MS, note),
-        milliseconds("inspect", "first tree after the screen is shown, longest", max(opened)),
+        milliseconds("inspect", "first tree after the screen is shown, median", median(shown), OPEN_TARGET_MS, note),
+        milliseconds("inspect", "first tree after the screen is shown, longest", max(shown)),
+        milliseconds("inspect", "first tree after the key, median", median(pressed), note="with the screen's own first frame"),
         milliseconds("inspect", f"unfold {TENSORS:,} tensors, median", median(unfolded), EXPAND_TARGET_MS),
         milliseconds("inspect", "a key that moves the cursor, median", median(keys), KEY_TARGET_MS, f"{len(keys)} keys"),
         milliseconds("inspect", "a key that moves the cursor, 99th percentile", percentile(keys, 0.99)),
@@ -61,14 +65,15 @@ def checkpoint_note(tensors: int) -> str:
     return f"4.27 GB in one sparse file, {tensors:,} tensors"
 
 
-def _opened(checkpoint: Path) -> float:
-    """Seconds from the first frame of the Inspect screen to the one with the tree."""
+def _opened(checkpoint: Path) -> tuple[float, float]:
+    """Seconds from the first that is drawn of the Inspect screen, and from the key that opens it, to the frame with the tree."""
     with environment({"SDTUI_GENERAL_MODEL": str(checkpoint)}), in_terminal(APP) as terminal:
         terminal.wait_for("Prompt", _TIMEOUT_S)
         terminal.wait_for("Steps", _TIMEOUT_S)
-        terminal.type(_INSPECT)
-        shown = terminal.wait_for("No model is open", _TIMEOUT_S)
-        return terminal.wait_for("text_encoder", _TIMEOUT_S) - shown
+        pressed = terminal.type(_INSPECT)
+        tree = terminal.wait_for("text_encoder", _TIMEOUT_S)
+        shown = next(happening.at_s for happening in terminal.happenings if happening.kind == "read" and happening.at_s > pressed)
+        return tree - shown, tree - pressed
 
 
 def _many() -> dict[str, tuple[int, ...]]:
@@ -133,9 +138,7 @@ async def _nobody(**_: Any) -> NoReturn:
 
 def _gaps(rounds: int) -> list[Figure]:
     """The gaps of the loop while jobs in inspect mode run and the whole tree is in view, live."""
-    look = {"SDTUI_INSPECT_LOOK": "modules", "SDTUI_INSPECT_WORDS": "true"}
-    with environment(look):
-        session = run_jobs(rounds, then=_LIVE)
+    session = _looked_at(rounds)
     gaps = [gap.wall_s for job in session.jobs for gap in job.gaps]
     busy = [gap.busy_s for job in session.jobs for gap in job.gaps]
     idle = [gap.wall_s for gap in session.idle]
@@ -146,3 +149,32 @@ def _gaps(rounds: int) -> list[Figure]:
         milliseconds("inspect", "work of the loop in a gap, 99th percentile", percentile(busy, 0.99)),
         milliseconds("inspect", "gap in an idle process meanwhile, 99th percentile", percentile(idle, 0.99)),
     ]
+
+
+def _looked_at(rounds: int) -> Session:
+    """Jobs that another client begins, while the app shows the tree, all of it unfolded."""
+    with watched_app() as (terminal, told):
+        terminal.type(_INSPECT)
+        terminal.wait_for("text_encoder", _TIMEOUT_S)
+        terminal.type("A")
+        run_job(_submit, told)
+        with IdleProcess() as idle:
+            jobs = [run_job(_submit, told) for _ in range(rounds)]
+            return Session(jobs, idle.gaps())
+
+
+def _submit() -> float:
+    """Queue a job; the monotonic time."""
+    return asyncio.run(_queued())
+
+
+async def _queued() -> float:
+    client = await Client.connect(name="bench", subscribe=False)
+    pictures = str(output_dir(load_settings()))
+    began = time.monotonic()
+    await client.send(Submit(job=new_job_id(), params=_PARAMS, output_dir=pictures, inspect="modules", words=True))
+    async for message in client.events():
+        if isinstance(message, JobQueued):
+            break
+    await client.close()
+    return began

@@ -7,7 +7,8 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -21,14 +22,16 @@ STALL_TARGET_MS: Final = 25.0
 FIRST_STEP_TARGET_MS: Final = 150.0
 _GENERATE: Final = "\x1b[15~"
 """F5, as xterm sends it."""
-_CREATE: Final = "\x1b1"
-"""Alt and 1: the screen on which jobs are begun."""
 _PROMPT: Final = "a red cat"
 _KEY_TIMEOUT_S: Final = 20.0
 _LOAD_TIMEOUT_S: Final = 240.0
 _JOB_TIMEOUT_S: Final = 240.0
 _LOOK_S: Final = 0.1
 """How long one look waits; then the deadlines are minded."""
+
+
+Told = Iterator[dict[str, Any] | None]
+"""What the app tells, None while it says nothing."""
 
 
 @dataclass
@@ -56,34 +59,39 @@ class Session:
     idle: list[Gap]
 
 
-def run_jobs(count: int, then: str = "") -> Session:
-    """Start the app, wait for the model, make a first picture, then so many more, each after the end of the one before.
+def run_jobs(count: int) -> Session:
+    """Start the app, wait for the model, make a first picture, then so many more, each after the end of the one before."""
+    with watched_app() as (terminal, told):
 
-    `then`: keys that are typed after each job was begun, as to look at it on another screen.
-    """
+        def begin() -> float:
+            return terminal.type(_GENERATE)
+
+        terminal.type(_PROMPT)
+        terminal.wait_for(_PROMPT, _KEY_TIMEOUT_S)  # keys that are bound on the screen overtake those that are typed
+        run_job(begin, told)
+        with IdleProcess() as idle:
+            jobs = [run_job(begin, told) for _ in range(count)]
+            return Session(jobs, idle.gaps())
+
+
+@contextmanager
+def watched_app() -> Iterator[tuple[Terminal, Told]]:
+    """The app in a terminal with its model loaded, and what it tells."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "sdtui.bench.watched_app", str(writing)]
     try:
         with isolated(), in_terminal(command, pass_fds=[writing]) as terminal:
             told = _told(terminal, reading)
             _until(told, "ModelLoaded", _LOAD_TIMEOUT_S)
-            terminal.type(_PROMPT)
-            terminal.wait_for(_PROMPT, _KEY_TIMEOUT_S)  # keys that are bound on the screen overtake those that are typed
-            _run_job(terminal, told)
-            with IdleProcess() as idle:
-                jobs = [_run_job(terminal, told, then) for _ in range(count)]
-                return Session(jobs, idle.gaps())
+            yield terminal, told
     finally:
         os.close(reading)
         os.close(writing)
 
 
-def _run_job(terminal: Terminal, told: Iterator[dict[str, Any] | None], then: str = "") -> Job:
-    if then:
-        terminal.type(_CREATE)
-    job = Job(pressed=terminal.type(_GENERATE))
-    if then:
-        terminal.type(then)
+def run_job(begin: Callable[[], float], told: Told) -> Job:
+    """Begin a job and see it to its end; `begin` returns the monotonic time. Raises `TimeoutError`, `RuntimeError`."""
+    job = Job(pressed=begin())
     deadline = time.monotonic() + _JOB_TIMEOUT_S
     for fact in told:
         if time.monotonic() > deadline:
@@ -99,7 +107,7 @@ def _run_job(terminal: Terminal, told: Iterator[dict[str, Any] | None], then: st
     raise RuntimeError("The app ended during a job.")
 
 
-def _until(told: Iterator[dict[str, Any] | None], kind: str, timeout_s: float) -> None:
+def _until(told: Told, kind: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     for fact in told:
         if fact is not None and fact["type"] == kind:
@@ -109,7 +117,7 @@ def _until(told: Iterator[dict[str, Any] | None], kind: str, timeout_s: float) -
     raise RuntimeError("The app ended while it started.")
 
 
-def _told(terminal: Terminal, descriptor: int) -> Iterator[dict[str, Any] | None]:
+def _told(terminal: Terminal, descriptor: int) -> Told:
     """What the app tells, line by line, None while it says nothing."""
     rest = b""
     while terminal.process.poll() is None:

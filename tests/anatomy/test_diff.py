@@ -24,7 +24,6 @@ LISTS_KEYS = """
 import json, sys, torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
-
 with torch.device("meta"):
     down = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     unet = UNet2DConditionModel(

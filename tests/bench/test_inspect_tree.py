@@ -25,7 +25,8 @@ def test_a_checkpoint_of_four_gigabytes_is_sparse(tmp_path: Path) -> None:
 def test_opening_is_timed_in_the_app_in_a_terminal() -> None:
     with isolated() as root, environment({"SDTUI_WORKER_COMMAND": "true"}):
         small = write_sparse(root / "small.safetensors", sd1(channels=32, context=64, vae_channels=32, words=100))
-        assert 0 < inspect_tree._opened(small) < 30
+        shown, pressed = inspect_tree._opened(small)
+        assert 0 <= shown < pressed < 30
 
 
 def test_unfolding_and_moving_are_timed_until_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,14 +40,20 @@ def test_unfolding_and_moving_are_timed_until_they_are_drawn(tmp_path: Path, mon
 
 
 def test_gaps_are_those_of_jobs_that_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    seen = []
 
-    def run_jobs(count: int, then: str = "") -> Session:
-        seen.update(count=count, then=then)
+    def looked_at(count: int) -> Session:
+        seen.append(count)
         return Session([Job(pressed=0.0, gaps=[Gap(0.010, 0.002)] * 99 + [Gap(0.5, 0.4)])], idle=[Gap(0.01, 0.0)])
 
-    monkeypatch.setattr(inspect_tree, "run_jobs", run_jobs)
+    monkeypatch.setattr(inspect_tree, "_looked_at", looked_at)
     p99, longest, busy, idle = inspect_tree._gaps(3)
-    assert seen == {"count": 3, "then": "\x1b2A"}
+    assert seen == [3]
     assert (p99.target, round(p99.value), round(longest.value)) == (25.0, 10, 500)
     assert (round(busy.value), round(idle.value)) == (2, 10)
+
+
+def test_jobs_are_begun_beside_the_app_that_shows_them() -> None:
+    session = inspect_tree._looked_at(1)
+    (job,) = session.jobs
+    assert job.count("StepFinished") == 20 and len(job.gaps) > 10 and session.idle

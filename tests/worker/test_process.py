@@ -42,7 +42,6 @@ pytestmark = pytest.mark.xdist_group("worker-process")  # one worker for all: it
 
 NOISY = """
 import os, sys
-
 os.write(1, b"a library writes to fd 1 before anything is set up")
 print("and prints")
 """
