@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sdtui.anatomy.layout import in_diffusers
 from sdtui.protocol import ModuleRun, NotANumber
@@ -30,6 +30,10 @@ class Figures(NamedTuple):
     """Of the time of its network, 0 to 1."""
     fault: str
     """`nan` or `inf`, where any of its runs gave one."""
+
+
+_COLUMNS: Final = (("ms", 7), ("mean", 7), ("std", 6), ("absmax", 6))
+_RUN_HEAD: Final = " ".join(f"{title:>{width}}" for title, width in _COLUMNS)
 
 
 class Told(NamedTuple):
@@ -131,7 +135,7 @@ class LiveFigures:
             found.append(("runs", f"{trace.count:,}, {ms_text(trace.mean_s)} on average"))
             if trace.fault is not None:
                 found.insert(0, ("first fault", f"{fault_word(trace.fault.run.fault)} {trace.fault.when}".rstrip()))
-            lines = [(seen.when or network, run_text(seen.run)) for seen in list(trace.runs)[-_LINES:]]
+            lines = [("", _RUN_HEAD), *((seen.when or network, run_cells(seen.run)) for seen in list(trace.runs)[-_LINES:])]
         if not path:
             events = list(self._runs.lines(network))[-_LINES:]
             lines += [("log", row_text(row, _LOG_CELLS)) for event in events for row in rows_for(event)]
@@ -153,14 +157,11 @@ def _figures(figures: Figures) -> Iterator[tuple[str, str]]:
         yield "calls", count_noun(run.calls, "call")
 
 
-def run_text(run: ModuleRun) -> str:
-    """A run in a line: shape, time, statistics."""
-    if run.fault:
-        spread = f"gave {fault_word(run.fault)}"
-    else:
-        parts = (("mean", run.mean), ("std", run.std), ("max", run.absmax))
-        spread = "  ".join(f"{name} {figure(value, 8, 3).strip()}" for name, value in parts if value is not None)
-    return "  ".join(part for part in (shape_text(run.shape) if run.shape else "", ms_text(run.elapsed_s), spread) if part)
+def run_cells(run: ModuleRun) -> str:
+    """A run's time and statistics, in the columns of the page's log."""
+    values = (run.elapsed_s * 1000, run.mean, run.std, run.absmax)
+    cells = [figure(value, width, 2) for value, (_, width) in zip(values, _COLUMNS, strict=True)]
+    return f"{cells[0]}  gave {fault_word(run.fault)}" if run.fault else " ".join(cells)
 
 
 def fault_word(fault: str) -> str:

@@ -204,7 +204,7 @@ async def test_the_page_tells_figures_first_and_the_log_last() -> None:
         assert text.index("in the last inspected job") < text.index("class") < text.index("in the log")
         assert "2, 2.00 ms on average" in text
         assert "[2, 64, 16, 16] float32" in text
-        assert [part in text for part in ("step 1", "step 2", "mean 0.125")] == [True] * 3
+        assert [part in text for part in ("step 1 ", "step 2 ", "absmax\n", " 0.12 ")] == [True] * 4
         running.client.emit(ran(2))
         await until(lambda: "step 3" in screen.page.text, "newer figures")
 
