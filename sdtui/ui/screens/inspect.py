@@ -355,7 +355,7 @@ class InspectScreen(PagedScreen):
     def show_view(self, view: View) -> None:
         """Show one of the views, and go to it; all of them share the selected module."""
         self.view = view
-        self.zoom_page(False)
+        self.set_class(False, "-zoomed")
         self.update_classes({f"-view-{name}": name == view for name in VIEWS})
         shown: dict[View, Widget] = {"tree": self.tree_lines, "schematic": self.schematic, "words": self.words}
         shown[view].focus()

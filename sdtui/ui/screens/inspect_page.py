@@ -76,7 +76,7 @@ class PagedScreen(FeedScreen):
         if zoomed:
             self.page.target.focus()
         elif before is not None:
-            self.call_after_refresh(before.focus)
+            self.call_after_refresh(before.focus)  # what is hidden yet cannot have it
 
     @on(ModulePages.Turned)
     def _page_turned(self, message: ModulePages.Turned) -> None:

@@ -113,7 +113,7 @@ class ModulePages(Vertical):
         had_focus = self.has_focus_within
         before = self.part
         if before is not None:
-            before.put_away()
+            before.leave()
         self.number = number
         name = self.shown
         if name not in self._parts and name != PARTS[0] and self.inspector is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.rows import Span, shape_text
 from sdtui.ui.widgets.module_page import fact_spans
 from sdtui.ui.widgets.pages.answers import Names
+from sdtui.ui.widgets.pages.beside import run_beside
 from sdtui.ui.widgets.pages.part import Part
 from sdtui.ui.widgets.pages.plots import Histogram, PlotView
 from sdtui.ui.widgets.pages.span_view import SpanView
@@ -101,6 +103,11 @@ class ActivationsPart(Part):
         self._first = 0
         self._read(_READ_AFTER_S)
 
+    @property
+    def waits(self) -> bool:
+        """Whether there are no channels yet."""
+        return self.seen is None
+
     def again(self) -> None:
         """There may be a newer job."""
         if self.outline is not None and not self._stale:
@@ -108,8 +115,7 @@ class ActivationsPart(Part):
 
     def _read(self, after_s: float) -> None:
         if self.outline is not None and self._names is not None:
-            work = self._look(self._names, self.outline, self.node, after_s)
-            self.run_worker(work, group="read", exclusive=True, exit_on_error=False)
+            self.ask(partial(self._look, self._names, self.outline, self.node, after_s))
 
     async def _look(self, names: Names, outline: Outline, node: int, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -219,7 +225,7 @@ class ActivationsPart(Part):
     def _wake(self) -> None:
         if not self._is_painting and self._wish() not in (None, self._painted):
             self._is_painting = True
-            self.run_worker(self._paint(), group="paint", exit_on_error=False)
+            run_beside(self, self._paint, "paint")
 
     async def _paint(self) -> None:
         try:

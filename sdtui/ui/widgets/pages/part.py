@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from textual.containers import Container
 from textual.worker import Worker, WorkerState
 
 from sdtui.text import safe_text
 from sdtui.ui.outline import Outline
+from sdtui.ui.widgets.pages.beside import run_beside
 
 if TYPE_CHECKING:
     from sdtui.server.inspector import Inspector
+
+
+ASKING: Final = "ask"
+"""The group of workers that look up what the selected module has to tell."""
 
 
 class Part(Container):
@@ -45,12 +50,27 @@ class Part(Container):
         """Show another module."""
         raise NotImplementedError
 
+    def ask(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Look something up beside the event loop; what was looked up before is dropped."""
+        run_beside(self, work, ASKING, exclusive=True)
+
     def say(self, words: str, tone: str = "muted") -> None:
         """Show a sentence, which is safe, and nothing else."""
         raise NotImplementedError
 
     def again(self) -> None:
         """Something may be known that was not: an inspected job, or an inspector that answers."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not yet shown what it is to show."""
+        return False
+
+    def leave(self) -> None:
+        """Another part is shown: what is not answered yet is not waited for, and asked again when this one is shown again."""
+        self.workers.cancel_group(self, ASKING)
+        self._stale |= self.waits
+        self.put_away()
 
     def put_away(self) -> None:
         """Another screen is shown."""

@@ -13,6 +13,9 @@ from rich.text import Text
 from textual.color import Color
 from textual.widget import Widget
 
+from sdtui.text import safe_text
+from sdtui.ui.widgets.pages.beside import run_beside
+
 if TYPE_CHECKING:
     from textual_plotext import Plot
 
@@ -117,14 +120,17 @@ class PlotView(Widget):
     def _wake(self) -> None:
         if not self._is_drawing and self._wish() not in (None, self._drawn):
             self._is_drawing = True
-            self.run_worker(self._draw(), group="plot", exit_on_error=False)
+            run_beside(self, self._draw, "plot")
 
     async def _draw(self) -> None:
         """Draw until what is seen is what is wished for."""
         try:
             while (wish := self._wish()) is not None and wish != self._drawn:
                 self._drawn = wish
-                text = await asyncio.to_thread(draw, *wish)
+                try:
+                    text = await asyncio.to_thread(draw, *wish)
+                except Exception as error:  # plotext raises whatever it comes upon; it costs the plot alone
+                    text = Text(f"It cannot be drawn: {safe_text(str(error), limit=200)}")
                 if self._what is wish.what:
                     self._text = text
                     self.refresh()
@@ -134,6 +140,8 @@ class PlotView(Widget):
 
 def draw(what: Histogram | Curve, width: int, height: int, colours: Colours) -> Text:
     """The plot in so many cells; takes tenths of a second."""
+    if isinstance(what, Curve) and not what.values:
+        return Text("")
     from textual_plotext import Plot  # late: plotext takes longer to import than the app takes to start
 
     with _lock:
@@ -182,12 +190,12 @@ def _filled(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _draw_curve(plot: Plot, what: Curve, colours: Colours) -> None:
     values = what.values
-    least = min((value for value in values if value > values[0] * _FLOOR), default=0.0) if values else 0.0
+    least = min((value for value in values if value > values[0] * _FLOOR), default=0.0)
     if least and values[0] > least * _STEEP:
         kept = [math.log10(max(value, least)) for value in values]
         ends = (kept[0], math.log10(least))
     else:
-        kept, ends = list(values), (values[0] if values else 0.0, 0.0)
+        kept, ends = list(values), (values[0], 0.0)
     numbers = list(range(1, len(kept) + 1))
     plot.plot(numbers, kept, marker="braille" if len(kept) > 1 else "hd", color=colours.plot)
     plot.xticks([1, len(kept)], ["1", f"{len(kept):,}"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -17,7 +18,8 @@ from sdtui.protocol import SourceRead
 from sdtui.text import safe_text
 from sdtui.ui.outline import MODEL, Outline
 from sdtui.ui.widgets.pages.answers import ASK_AFTER_S, Answers
-from sdtui.ui.widgets.pages.part import Part
+from sdtui.ui.widgets.pages.beside import run_beside
+from sdtui.ui.widgets.pages.part import ASKING, Part
 from sdtui.ui.widgets.pages.span_view import SpanView
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class CodeView(SpanView):
         if self._source is None:
             super()._wrap()
         elif self._wish() not in (None, self._made):
-            self.run_worker(self._colour(), group="colour", exclusive=True, exit_on_error=False)
+            run_beside(self, self._colour, "colour", exclusive=True)
 
     async def _colour(self) -> None:
         wish = self._wish()
@@ -101,7 +103,7 @@ class CodePart(Part):
         """Another module."""
         if self._answers is None or self._answers.outline is not outline:
             self._answers = Answers(outline, self._inspector)
-        self.workers.cancel_group(self, "ask")
+        self.workers.cancel_group(self, ASKING)
         if self.node == MODEL:
             self.say("The model is no module; choose one, or a component.")
             return
@@ -111,7 +113,12 @@ class CodePart(Part):
             self._show(known)
             return
         self.say(_STARTING if self._answers.is_starting else "Reading the code …")
-        self.run_worker(self._ask(self._answers, outline, self.node), group="ask", exclusive=True, exit_on_error=False)
+        self.ask(partial(self._ask, self._answers, outline, self.node))
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is no code yet."""
+        return self.found is None
 
     def again(self) -> None:
         """Ask once more where there was no answer."""

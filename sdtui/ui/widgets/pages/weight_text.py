@@ -21,8 +21,8 @@ _NEGLIGIBLE: Final = 1e-12
 
 def title_spans(weight: Weight, number: int, count: int) -> list[Span]:
     """Which tensor it is, and of how many."""
-    of = f"  {number + 1} of {count}, next with ." if count > 1 else ""
-    numbers = f"{count_noun(weight.count, 'number')} as {safe_text(weight.dtype, limit=10)}" if weight.dtype else "of no file"
+    of = f"  {number + 1} of {count}" if count > 1 else ""
+    numbers = f"{count_noun(weight.count, 'number')} as {safe_text(weight.dtype, limit=10)}" if weight.dtype else "in no file"
     return [
         (safe_text(weight.name[:400], limit=100), "text"),
         (f" {shape_text(weight.shape)}", "secondary"),
@@ -65,11 +65,11 @@ def share_text(share: float) -> str:
 def spectrum_spans(found: WeightMeasured) -> list[Span]:
     """What is told of the singular values; empty where nobody asked for them."""
     if found.note:
-        return [(f"\n{safe_text(found.note, limit=300)}\n", "muted")]
+        return [(f"{safe_text(found.note, limit=300)}\n", "muted")]
     values = found.singular_values
     if values is None:
         return []
-    return [("\nsingular values\n", "muted"), *fact_spans(_spectrum(values))]
+    return [("singular values\n", "muted"), *fact_spans(_spectrum(values)), ("all of it\n", "muted")]
 
 
 def _spectrum(values: Sequence[float]) -> Iterator[tuple[str, str]]:

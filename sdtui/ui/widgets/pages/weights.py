@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -15,7 +16,7 @@ from sdtui.text import safe_text
 from sdtui.ui.outline import Outline
 from sdtui.ui.rows import Span
 from sdtui.ui.widgets.pages.answers import ASK_AFTER_S, Answers
-from sdtui.ui.widgets.pages.part import Part
+from sdtui.ui.widgets.pages.part import ASKING, Part
 from sdtui.ui.widgets.pages.plots import Curve, Histogram, PlotView
 from sdtui.ui.widgets.pages.span_view import SpanView
 from sdtui.ui.widgets.pages.weight_text import figure_spans, spectrum_spans, title_spans, why_none, why_not_measured
@@ -62,6 +63,11 @@ class WeightsPart(Part):
         """Whether singular values may be asked for."""
         return self.found is not None and self.found.singular_values is None and not self.found.note
 
+    @property
+    def waits(self) -> bool:
+        """Whether there are no figures yet."""
+        return self.found is None
+
     def turn(self, by: int) -> None:
         """The module's next tensor, or the one before."""
         if self.outline is not None and self.turns:
@@ -84,7 +90,7 @@ class WeightsPart(Part):
 
     def _begin(self, after_s: float, *, singular: bool = False) -> None:
         outline, weight = self.outline, self.weight
-        self.workers.cancel_group(self, "ask")
+        self.workers.cancel_group(self, ASKING)
         if outline is None or self._answers is None:
             return
         component = outline.component(self.node)
@@ -99,10 +105,7 @@ class WeightsPart(Part):
         words = why or ("Computing its singular values …" if singular else self._waiting())
         self._tell([(f"{words}\n", "muted")], keep=singular)
         if not why:
-            self.run_worker(
-                self._ask(self._answers, component.name, weight.key, after_s, singular=singular),
-                group="ask", exclusive=True, exit_on_error=False,
-            )  # fmt: skip
+            self.ask(partial(self._ask, self._answers, component.name, weight.key, after_s, singular=singular))
 
     def _waiting(self) -> str:
         starts = self._answers is not None and self._answers.is_starting
@@ -134,8 +137,9 @@ class WeightsPart(Part):
 
     def _show(self, found: WeightMeasured) -> None:
         self.found = found
-        asks = [("\nS computes its singular values.\n", "muted")] if self.can_decompose and _is_matrix(found) else []
-        self.view.set_spans([*self._title(), *figure_spans(found), *spectrum_spans(found), *asks], from_top=True)
+        keys = [". the next tensor"] * self.turns + ["S singular values"] * (self.can_decompose and _is_matrix(found))
+        hint = [(f"\n{', '.join(keys)}\n", "muted")] if keys else []
+        self.view.set_spans([*self._title(), *spectrum_spans(found), *figure_spans(found), *hint], from_top=True)
         low, high = found.minimum, found.maximum
         self.histogram.plot(Histogram(found.histogram, low, high) if low is not None and high is not None else None)
         values = found.singular_values
