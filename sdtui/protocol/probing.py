@@ -17,7 +17,8 @@ class ModuleRun(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaul
     """One module's calls in one step or stage: its output, and what it took.
 
     `shape` and `dtype` are those of the first tensor of its first output; one that gives none has neither. Statistics are over
-    all calls, and None where they are no numbers or where there is no floating-point tensor.
+    all calls, and None where they are no numbers or where there is no floating-point tensor. Those of modules that are no blocks
+    are taken in turn, each in every nth step, and are None in the steps between; `fault` is looked for in all.
     """
 
     path: str

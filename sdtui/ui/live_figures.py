@@ -133,6 +133,10 @@ class LiveFigures:
         lines: list[tuple[str, str]] = []
         if trace is not None:
             found.append(("runs", f"{trace.count:,}, {ms_text(trace.mean_s)} on average"))
+            if trace.known is not None:
+                run = trace.known.run
+                found.append(("mean, std", f"{figure(run.mean, 7, 3).strip()}, {figure(run.std, 7, 3).strip()}"))
+                found.append(("absmax", f"{figure(run.absmax, 8, 2).strip()} {trace.known.when}".rstrip()))
             if trace.fault is not None:
                 found.insert(0, ("first fault", f"{fault_word(trace.fault.run.fault)} {trace.fault.when}".rstrip()))
             lines = [("", _RUN_HEAD), *((seen.when or network, run_cells(seen.run)) for seen in list(trace.runs)[-_LINES:])]

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
+import msgspec
+
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
     JOB_ENDS,
@@ -51,7 +53,7 @@ class Seen(NamedTuple):
 class Trace:
     """A module's runs over a job."""
 
-    __slots__ = ("count", "fault", "runs", "total_s")
+    __slots__ = ("count", "fault", "known", "runs", "total_s")
 
     def __init__(self) -> None:
         self.runs: deque[Seen] = deque(maxlen=KEPT_RUNS)
@@ -60,11 +62,16 @@ class Trace:
         self.total_s = 0.0
         self.fault: Seen | None = None
         """Its first run that gave a NaN or an infinity."""
+        self.known: Seen | None = None
+        """Its last run whose statistics were taken; in some steps they are not."""
 
     @property
     def newest(self) -> ModuleRun:
-        """Its last run."""
-        return self.runs[-1].run
+        """Its last run; statistics that were not taken in it are the newest there are."""
+        run, known = self.runs[-1].run, self.known
+        if run.mean is not None or run.fault or known is None:
+            return run
+        return msgspec.structs.replace(run, mean=known.run.mean, std=known.run.std, absmax=known.run.absmax)
 
     @property
     def mean_s(self) -> float:
@@ -205,6 +212,8 @@ class ModuleRuns:
             trace.runs.append(seen)
             trace.count += 1
             trace.total_s += run.elapsed_s
+            if run.mean is not None:
+                trace.known = seen
             if run.fault and trace.fault is None:
                 trace.fault = seen
         self._number += 1

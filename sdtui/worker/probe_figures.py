@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,8 @@ Figures = tuple[float, float, float, float]
 """Mean, standard deviation, smallest, largest."""
 _CANCELS: Final = 1e-2
 """E[x^2] - mean^2 has few digits left when it is this much smaller than E[x^2]; then the slower way is taken."""
-_ONE_THREAD: Final = 10_000
-"""Above this OpenBLAS wakes its own threads for a product, and they spin."""
+_ROW: Final = 8192
+"""A product of more than 10,000 numbers wakes OpenBLAS's own threads, and they spin."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Call:
     tensor: tuple[tuple[int, ...], torch.dtype, int] | None
     """Shape, dtype and bytes of the first tensor that came out."""
     figures: Figures | tuple[torch.Tensor, ...] | None
-    """On a GPU scalars there, in the order of `Figures`, until `fetch` and `settle`."""
+    """None where there are no floats, or only numbers whose statistics were not asked for. On a GPU scalars there until `fetch`
+    and `settle`: all of `Figures`, or the last two.
+    """
     span: float | tuple[Any, Any]
     """Seconds, or the CUDA events around it."""
     memory_bytes: int = 0
@@ -78,25 +81,59 @@ def first_tensor(output: Any) -> torch.Tensor | None:
 
 def figures_of(tensor: torch.Tensor) -> Figures | tuple[torch.Tensor, ...] | None:
     """A tensor's figures: numbers, or on a GPU scalars that nobody has waited for; None where it has no floats."""
+    return looked_at(tensor, all_figures=True)
+
+
+def looked_at(tensor: torch.Tensor, *, all_figures: bool) -> Figures | tuple[torch.Tensor, ...] | None:
+    """Its figures; without `all_figures` one pass sees whether it holds a NaN or an infinity, and None says that it does not."""
     if not tensor.is_floating_point() or not tensor.numel():
         return None
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.device.type != "cpu":
-        std, mean = torch.std_mean(tensor, correction=0)
-        low, high = torch.aminmax(tensor)
-        return mean, std, low, high
+        std_mean = torch.std_mean(tensor, correction=0) if all_figures else ()
+        return *reversed(std_mean), *torch.aminmax(tensor)
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()  # sums of half precision overflow
-    return _host_figures(tensor)
+    values = tensor.numpy().ravel("K")  # as it lies in memory, so that nothing is copied
+    square = _square(values)
+    return _host_figures(values, square) if all_figures or not math.isfinite(square) else None
 
 
-def _host_figures(tensor: torch.Tensor) -> Figures:
-    """By numpy, in this thread: `torch.std_mean` takes ten times as long, and to wake threads for so little costs more."""
-    values = tensor.numpy().reshape(-1)
+def is_sound(output: Any) -> bool:
+    """Whether this is a float32 tensor in the host's memory that holds numbers only; False asks for a closer look."""
+    if type(output) is not torch.Tensor or output.dtype is not torch.float32 or output.requires_grad or output.is_cuda:
+        return False
+    return math.isfinite(_square(output.numpy().ravel("K")))
+
+
+def _square(values: np.ndarray[Any, Any]) -> float:
+    """The sum of squares, which is finite where all values are, and the fastest to be had in this thread."""
     count = values.size
+    if count <= _ROW:
+        return float(np.dot(values, values))
+    over = count % _ROW
+    if over:
+        rest, values = values[-over:], values[:-over]
+    rows = values.reshape(-1, _ROW)
+    square: float = sum(_row_products(rows, rows).tolist())
+    return square + float(np.dot(rest, rest)) if over else square
+
+
+def _summed_products(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    products: np.ndarray[Any, Any] = np.einsum("ij,ij->i", one, other)
+    return products
+
+
+_row_products: Final[Any] = getattr(np, "vecdot", _summed_products)
+"""numpy 1 has no `vecdot`."""
+
+
+def _host_figures(values: np.ndarray[Any, Any], square: float) -> Figures:
+    """By numpy, in this thread: `torch.std_mean` takes ten times as long, and to wake threads for so little costs more."""
+    count = len(values)
     low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
-    mean = float(np.einsum("i->", values)) / count
-    square = float(np.dot(values, values) if count <= _ONE_THREAD else np.einsum("i,i->", values, values)) / count
+    mean, square = float(np.einsum("i->", values)) / count, square / count
     variance = square - mean * mean
     if variance < _CANCELS * square:
         variance = float(values.var(dtype=np.float64))
@@ -104,7 +141,7 @@ def _host_figures(tensor: torch.Tensor) -> Figures:
 
 
 Fetched = list[tuple[list[Call], torch.Tensor]]
-"""Calls, and their figures on the way to the host: (calls, 4)."""
+"""Calls, and all their figures on the way to the host, one after the other."""
 
 
 def fetch(calls: Sequence[Call]) -> Fetched:
@@ -115,7 +152,7 @@ def fetch(calls: Sequence[Call]) -> Fetched:
             groups[call.figures[0].device, call.figures[0].dtype].append(call)
     fetched: Fetched = []
     for (device, _), group in groups.items():
-        stacked = torch.stack([torch.as_tensor(value) for call in group for value in call.figures or ()]).float().view(-1, 4)
+        stacked = torch.stack([torch.as_tensor(value) for call in group for value in call.figures or ()]).float()
         host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=device.type == "cuda")
         fetched.append((group, host.copy_(stacked, non_blocking=True)))
     return fetched
@@ -124,41 +161,51 @@ def fetch(calls: Sequence[Call]) -> Fetched:
 def settle(fetched: Fetched) -> None:
     """Put the figures that have arrived into their calls."""
     for group, figures in fetched:
-        for call, (mean, std, low, high) in zip(group, figures.tolist(), strict=True):
-            call.figures = (mean, std, low, high)
+        numbers = iter(figures.tolist())
+        for call in group:
+            *centre, low, high = itertools.islice(numbers, len(call.figures or ()))
+            if centre:
+                call.figures = (*centre, low, high)
+            else:
+                call.figures = None if math.isfinite(low) and math.isfinite(high) else (math.nan, math.nan, low, high)
 
 
 def summed_up(calls: Sequence[Call]) -> ModuleRun:
     """The settled calls of one module as one line."""
     first = calls[0]
-    shape, dtype, output_bytes = first.tensor or ((), None, 0)
-    faults = [call.fault for call in calls]
-    mean, std, absmax = (None, None, None) if any(faults) else _pooled(calls)
+    spot, (shape, dtype, output_bytes) = first.spot, first.tensor or ((), None, 0)
+    if len(calls) == 1:
+        fault, elapsed_s, memory_bytes = first.fault, first.elapsed_s, first.memory_bytes
+    else:
+        faults = [call.fault for call in calls]
+        fault = "nan" if "nan" in faults else "inf" if "inf" in faults else ""
+        elapsed_s, memory_bytes = sum(call.elapsed_s for call in calls), max(call.memory_bytes for call in calls)
+    mean, std, absmax = (None, None, None) if fault else _pooled(calls)
     return ModuleRun(
-        path=first.spot.path,
-        class_name=first.spot.class_name,
+        path=spot.path,
+        class_name=spot.class_name,
         shape=tuple(shape),
         dtype=dtype_name(dtype) if dtype is not None else "",
         mean=mean,
         std=std,
         absmax=absmax,
-        fault="nan" if "nan" in faults else "inf" if "inf" in faults else "",
-        elapsed_s=sum(call.elapsed_s for call in calls),
+        fault=fault,
+        elapsed_s=elapsed_s,
         output_bytes=output_bytes,
-        memory_bytes=max(call.memory_bytes for call in calls),
+        memory_bytes=memory_bytes,
         calls=len(calls),
     )
 
 
 def _pooled(calls: Sequence[Call]) -> tuple[float | None, float | None, float | None]:
-    """Mean, standard deviation and largest magnitude of all elements of all calls."""
+    """Mean, standard deviation and largest magnitude of all elements of all calls; None where those of one are not known."""
     if len(calls) == 1:
-        mean, std, low, high = (float(value) for value in calls[0].figures or (math.nan,) * 4)
+        if calls[0].figures is None:
+            return None, None, None
+        mean, std, low, high = calls[0].figures
         return _number(mean), _number(std), _number(max(-low, high))
-    parts: list[tuple[int, Any]] = [
-        (math.prod(call.tensor[0]), call.figures) for call in calls if call.figures is not None and call.tensor is not None
-    ]
-    if not parts:
+    parts: list[tuple[int, Any]] = [(math.prod(call.tensor[0]) if call.tensor else 0, call.figures) for call in calls]
+    if any(figures is None for _, figures in parts):
         return None, None, None
     count = sum(size for size, _ in parts)
     mean = sum(size * figures[0] for size, figures in parts) / count
@@ -167,5 +214,5 @@ def _pooled(calls: Sequence[Call]) -> tuple[float | None, float | None, float | 
     return _number(mean), _number(math.sqrt(variance) if variance >= 0 else math.nan), _number(absmax)
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

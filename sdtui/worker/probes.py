@@ -2,24 +2,33 @@
 
 Each module's `forward` is wrapped on the instance, as in `cancellation.py`. On a GPU its time is taken by two events and its
 figures stay there until the step has ended; nothing waits for the device.
+
+At each step every module's output has its shape, its time, and one pass over it that finds a NaN or an infinity. Statistics
+take more: those of blocks are taken at each step, those of other modules in the first one and then in turn, as often as the
+time of a step allows (`turns.py`); in the steps between they are None. In stages other than `denoise` all are taken. What a
+module gives on from its last child, unchanged, is looked at once.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from sdtui.protocol import InspectMode, Message, ModulesRan, NotANumber
 from sdtui.worker.memory import held_bytes
-from sdtui.worker.probe_figures import Call, Fetched, Spot, fetch, figures_of, first_tensor, settle, summed_up
+from sdtui.worker.probe_figures import Call, Fetched, Spot, fetch, first_tensor, is_sound, looked_at, settle, summed_up
 from sdtui.worker.sheets import DENOISERS, Extent, Sheets
+from sdtui.worker.turns import Turns
 
 NETWORKS: Final = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 _BLOCK_LISTS: Final = frozenset(
@@ -83,6 +92,13 @@ class Probe:
         """Where the first NaN or infinity of the job came from."""
         self.sheets = Sheets()
         """Activations of the batch that is made."""
+        self._turns = Turns()
+        self._turned = 0
+        """How many modules take turns."""
+        self._others_s = 0.0
+        """Of the looking in this call of the network, what somebody else did."""
+        self._before: tuple[weakref.ref[torch.Tensor], int, bool, Any] | None = None
+        """What was looked at last, its version, whether all its figures were wanted, and they."""
 
     @contextmanager
     def attached(self, pipe: Any) -> Iterator[None]:
@@ -91,10 +107,18 @@ class Probe:
         It must last longer than a job's remedies: offloading takes their `forward` as it finds it, and puts it back.
         """
         watched = [(module, vars(module).get("forward"), spot) for spot, module in spots(pipe, self._mode)]
+        self._turned = 0
         try:
             for module, _, spot in watched:
-                vars(module)["forward"] = self._looking(module.forward, spot, pipe)
-            yield
+                number = None
+                if spot.network in DENOISERS and not spot.is_block:
+                    number, self._turned = self._turned, self._turned + 1
+                if number is None or self._on_gpu:
+                    vars(module)["forward"] = self._looking(module.forward, spot, number, pipe)
+                else:
+                    vars(module)["forward"] = self._glancing(module.forward, spot, number)
+            with np.errstate(over="ignore"):  # of squares: then the extremes say whether all are numbers
+                yield
         finally:
             for module, before, _ in watched:
                 if before is None:
@@ -121,9 +145,11 @@ class Probe:
     def looked(self, elapsed_s: float) -> None:
         """Somebody else looked at the modules for so long: it is no part of the time that they take."""
         self._probing_s += elapsed_s
+        self._others_s += elapsed_s
 
-    def _looking(self, forward: Callable[..., Any], spot: Spot, pipe: Any) -> Callable[..., Any]:
-        clock, is_root, sheets = time.perf_counter, not spot.path, self.sheets
+    def _looking(self, forward: Callable[..., Any], spot: Spot, number: int | None, pipe: Any) -> Callable[..., Any]:
+        """`number` is the place of a module among those that take turns."""
+        clock, is_root, sheets, turns = time.perf_counter, not spot.path, self.sheets, self._turns
         denoises = is_root and spot.network in DENOISERS
         closes = not denoises and (is_root or (spot.network, spot.path) == ("vae", "decoder"))
 
@@ -134,17 +160,22 @@ class Probe:
             came = clock()
             order, self._begun = self._begun, self._begun + 1
             if denoises:
-                sheets.denoise(pipe.scheduler)
+                sheets.denoise(getattr(pipe, "scheduler", None))
+                turns.begin()
+                self._others_s = 0.0
             if is_root:
-                self._note(spot, order, (*args, *kwargs.values()), 0.0, given=True)
+                self._note(spot, None, order, (*args, *kwargs.values()), 0.0, given=True)
             start = self._mark() if self._on_gpu else None
             began = clock()
             self._probing_s += began - came
             probed_s = self._probing_s
             output = forward(*args, **kwargs)
             ended = clock()
-            span = (start, self._mark()) if self._on_gpu else ended - began - (self._probing_s - probed_s)
-            self._note(spot, order, output, span)
+            looking_s = self._probing_s - probed_s
+            span = (start, self._mark()) if self._on_gpu else ended - began - looking_s
+            self._note(spot, number, order, output, span)
+            if denoises:
+                turns.end(ended - began - looking_s, looking_s - self._others_s, self._turned)
             if closes:
                 sheets.close(spot.network)
             self._probing_s += clock() - ended
@@ -152,16 +183,57 @@ class Probe:
 
         return look
 
-    def _note(self, spot: Spot, order: int, output: Any, span: Any, *, given: bool = False) -> None:
-        tensor = first_tensor(output)
+    def _glancing(self, forward: Callable[..., Any], spot: Spot, number: int) -> Callable[..., Any]:
+        """The same for the many on a CPU that have no turn, with as little as possible around the one pass over the output."""
+        clock, sheets, turns = time.perf_counter, self.sheets, self._turns
+
+        @functools.wraps(forward)
+        def glance(*args: Any, **kwargs: Any) -> Any:
+            if self._paused:
+                return forward(*args, **kwargs)
+            order = self._begun
+            self._begun = order + 1
+            probed_s = self._probing_s
+            began = clock()
+            output = forward(*args, **kwargs)
+            ended = clock()
+            span = ended - began - (self._probing_s - probed_s)
+            if sheets.is_last or number % turns.every == turns.turn or not is_sound(output):
+                self._note(spot, number, order, output, span)
+            else:
+                self._calls.append(Call(spot, order, (output.shape, output.dtype, output.nbytes), None, span))
+            self._probing_s += clock() - ended
+            return output
+
+        return glance
+
+    def _note(self, spot: Spot, number: int | None, order: int, output: Any, span: Any, *, given: bool = False) -> None:
+        tensor = output if isinstance(output, torch.Tensor) else first_tensor(output)
         if tensor is None:
             self._calls.append(Call(spot, order, None, None, span, 0, given))
             return
-        facts = (tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size())
+        facts = (tensor.shape, tensor.dtype, tensor.nbytes)
         memory_bytes = self._memory() if spot.is_block else 0
-        self._calls.append(Call(spot, order, facts, figures_of(tensor), span, memory_bytes, given))
+        figures = self._figures(tensor, number)
+        self._calls.append(Call(spot, order, facts, figures, span, memory_bytes, given))
         if not given and self.sheets.wants(spot.network):
             self.sheets.keep(spot, tensor)
+
+    def _figures(self, tensor: torch.Tensor, number: int | None) -> Any:
+        """What is to be known of a tensor; of one that its last child gave, what is known of it already."""
+        version = 0 if tensor.is_inference() else tensor._version
+        wanted = number is None or self._turns.has(number)
+        before = self._before
+        if before is not None and before[0]() is tensor and before[1] == version and (before[2] or not wanted):
+            return before[3]
+        if number is None or not wanted:
+            figures = looked_at(tensor, all_figures=wanted)
+        else:
+            began = time.perf_counter()
+            figures = looked_at(tensor, all_figures=True)
+            self._turns.took(time.perf_counter() - began)
+        self._before = (weakref.ref(tensor), version, wanted, figures)
+        return figures
 
     def _mark(self) -> Any:
         event = self._events.pop() if self._events else torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -178,7 +250,7 @@ class Probe:
 
     def forget(self) -> None:
         """What was noted is not told: the work it belongs to is begun anew."""
-        self._calls, self._begun, self._probing_s = [], 0, 0.0
+        self._calls, self._begun, self._probing_s, self._before = [], 0, 0.0, None
 
     def take(self) -> Taken | None:
         """What was noted since the last time, its figures on their way to the host; None where nothing was."""
@@ -202,7 +274,7 @@ class Probe:
             return
         settle(taken.fetched)
         rows: defaultdict[str, defaultdict[str, list[Call]]] = defaultdict(lambda: defaultdict(list))
-        for call in sorted(taken.calls, key=lambda call: call.order):
+        for call in sorted(taken.calls, key=operator.attrgetter("order")):
             if not call.given:
                 rows[call.spot.network][call.spot.path].append(call)
         for network, paths in rows.items():
@@ -223,7 +295,7 @@ class Probe:
 
     def _find_fault(self, calls: list[Call], batch_index: int, step_index: int | None) -> None:
         """Calls are in the order in which they ended, so the first one with a fault lies innermost."""
-        call = next((call for call in calls if call.fault), None)
+        call = next((call for call in calls if call.figures is not None and call.fault), None)
         if call is None or not call.fault or self.fault is not None:
             return
         self.fault = NotANumber(

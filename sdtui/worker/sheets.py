@@ -60,8 +60,9 @@ class Sheets:
     def __init__(self) -> None:
         self.steps_done = 0
         """Of the batch; the step log counts them."""
+        self.is_last = False
+        """Whether the network that denoises is called for the last step."""
         self._extent: Extent | None = None
-        self._is_last = False
         self._closed: set[str] = set()
         """Networks whose first call has ended, of those that do not work in steps."""
         self._kept: dict[tuple[str, str], _Kept] = {}
@@ -73,20 +74,20 @@ class Sheets:
 
     def forget(self) -> None:
         """Let go what is kept, and keep nothing until the next `begin`."""
-        self._extent, self._is_last, self.steps_done = None, False, 0
+        self._extent, self.is_last, self.steps_done = None, False, 0
         self._closed.clear()
         self._kept.clear()
 
     def denoise(self, scheduler: Any) -> None:
         """The network that denoises is called: is it for the last step? Schedulers of second order call it twice in that one."""
         timesteps = getattr(scheduler, "timesteps", None)
-        self._is_last = timesteps is not None and 0 < len(timesteps) <= self.steps_done + 1
+        self.is_last = timesteps is not None and 0 < len(timesteps) <= self.steps_done + 1
 
     def wants(self, network: str) -> bool:
         """Whether what a network's modules give now is kept."""
         if self._extent is None:
             return False
-        return self._is_last if network in DENOISERS else network not in self._closed
+        return self.is_last if network in DENOISERS else network not in self._closed
 
     def keep(self, spot: Spot, output: torch.Tensor) -> None:
         """Keep one module's output, in place of what was kept of it before."""

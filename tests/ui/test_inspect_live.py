@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from shutil import copytree
 
+import msgspec
 import pytest
 
 from sdtui.params import GenerationParams
@@ -41,6 +42,12 @@ def ran(step: int | None = 0, *, job: str = "j", network: str = "unet", fault: s
         for name, milliseconds, shape in parts
     )  # fmt: skip
     return ModulesRan(job=job, batch_index=0, step_index=step, network=network, modules=modules, probing_s=0.001)
+
+
+def without_statistics(event: ModulesRan) -> ModulesRan:
+    """The same of a step in which they were not taken."""
+    modules = tuple(msgspec.structs.replace(run, mean=None, std=None, absmax=None) for run in event.modules)
+    return msgspec.structs.replace(event, modules=modules)
 
 
 def started(job: str = "j", model: str = MODEL) -> JobStarted:
@@ -83,10 +90,13 @@ async def test_a_job_on_the_shown_model_fills_the_tree_by_itself_and_the_key_tur
         assert [title in head for title in ("output", "ms", *(wide if size[0] > 100 else ()))].count(False) == 0
         running.client.emit(ran(1, slower=2.0))
         await shown(running, "unet", "80.00")
+        running.client.emit(without_statistics(ran(2, slower=3.0)))
+        await shown(running, "unet", "120.00")
+        assert ("0.12" in line(running, "conv_in")) == (size[0] > 100), "the newest statistics are still there"
         await running.pilot.press("L")
         await until(lambda: "params" in running.screen_text(), "what it is made of")
-        running.client.emit(ran(2))
-        await until(lambda: screen.feed.runs.forwards["unet"].step_index == 2, "told")
+        running.client.emit(ran(3))
+        await until(lambda: screen.feed.runs.forwards["unet"].step_index == 3, "told")
         await running.pilot.pause()
         assert not screen.live.on
         await running.pilot.press("L")

@@ -53,6 +53,21 @@ def test_a_modules_runs_are_kept_with_their_steps_mean_and_first_fault() -> None
     assert runs.trace("vae", "a") is None
 
 
+def test_statistics_that_a_step_leaves_out_are_those_of_the_newest_step_that_has_them() -> None:
+    runs = ModuleRuns()
+    runs.take(told(ran("a", mean=0.5, std=1.0, absmax=2.0), ran("b"), step=0))
+    runs.take(told(ran("a", 7.0), ran("b"), step=1))
+    trace, other = runs.trace("unet", "a"), runs.trace("unet", "b")
+    assert trace is not None and other is not None and trace.known is not None
+    newest = trace.newest
+    assert (trace.known.when, newest.mean, newest.std, newest.absmax, newest.elapsed_s) == ("step 1", 0.5, 1.0, 2.0, 0.007)
+    assert other.known is None and other.newest.mean is None
+    runs.take(told(ran("a", mean=0.7, std=1.0, absmax=2.0), step=2))
+    assert (trace.known.when, trace.newest.mean) == ("step 3", 0.7)
+    runs.take(told(ran("a", fault="nan"), step=3))
+    assert trace.newest.mean is None, "it gave no number"
+
+
 def test_only_the_last_runs_of_a_long_job_are_kept_but_the_mean_and_the_fault_are_of_all() -> None:
     runs = ModuleRuns()
     for step in range(KEPT_RUNS + 10):

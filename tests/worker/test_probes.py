@@ -28,12 +28,13 @@ from sdtui.protocol import (
     StepFinished,
     Submit,
 )
-from sdtui.worker import stepwise
+from sdtui.worker import probes, stepwise
 from sdtui.worker.errors import Cancelled, JobProblem
 from sdtui.worker.generate import run_job
 from sdtui.worker.models import LoadedModel
-from sdtui.worker.probe_figures import Call, Spot, fetch, figures_of, first_tensor, settle, summed_up
+from sdtui.worker.probe_figures import Call, Spot, fetch, figures_of, first_tensor, is_sound, looked_at, settle, summed_up
 from sdtui.worker.probes import NETWORKS, Probe, spots
+from sdtui.worker.turns import MOST, SHARE, Turns
 
 from .conftest import a_submit
 from .desk import STEPS, Desk, after_step, same
@@ -159,33 +160,49 @@ def test_without_inspect_mode_no_module_is_wrapped_for_it_and_nothing_is_told(de
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def test_the_figures_of_every_module_are_those_of_its_output(desk: Desk) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_figures_of_every_module_are_those_of_its_output(desk: Desk, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """All of them in the first step; then those of blocks, and of the others that have their turn."""
+    monkeypatch.setattr(Turns, "end", lambda turns, *_: setattr(turns, "every", every))
     pipe = desk.model.pipe
-    outputs: dict[str, list[torch.Tensor]] = {}
+    steps: list[dict[str, list[torch.Tensor]]] = []
     with ExitStack() as hooks:
         for path, module in pipe.unet.named_modules():
 
             def keep(_module: object, _arguments: object, output: Any, path: str = path) -> None:
                 tensor = first_tensor(output)
                 if tensor is not None:
-                    outputs.setdefault(path, []).append(tensor.detach().clone())
+                    steps[-1].setdefault(path, []).append(tensor.detach().clone())
 
             hooks.callback(module.register_forward_hook(keep).remove)
-        hooks.callback(pipe.unet.register_forward_pre_hook(lambda *_: outputs.clear()).remove)
+        hooks.callback(pipe.unet.register_forward_pre_hook(lambda *_: steps.append({})).remove)
         desk.run(inspected(desk.submit()))
-    told = by_path(steps_of(desk)[STEPS])
+    blocks = {spot.path for spot, _ in spots(SimpleNamespace(unet=pipe.unet), "blocks")}
     passing = {path for path, module in pipe.unet.named_modules() if isinstance(module, torch.nn.Dropout | torch.nn.Identity)}
-    assert set(outputs) - passing == set(told) and len(told) > 60
-    assert max(map(len, outputs.values())) > 1, "an activation is shared"
-    for path in told:
-        tensors = outputs[path]
-        module, first, values = told[path], tensors[0], torch.cat([tensor.flatten() for tensor in tensors]).double()
-        expected = (tuple(first.shape), "float32", len(tensors), "")
-        assert (module.shape, module.dtype, module.calls, module.fault) == expected, path
-        assert module.mean == pytest.approx(float(values.mean()), abs=1e-5 + 1e-4 * float(values.std())), path
-        assert module.std == pytest.approx(float(values.std(correction=0)), rel=1e-3, abs=1e-6), path
-        assert module.absmax == pytest.approx(float(values.abs().max())), path
-        assert module.output_bytes == first.numel() * 4 and module.elapsed_s >= 0
+    known: list[set[str]] = []
+    for step, outputs in enumerate(steps):
+        told = by_path(steps_of(desk)[step])
+        assert set(outputs) - passing == set(told) and len(told) > 60
+        assert max(map(len, outputs.values())) > 1, "an activation is shared"
+        known.append({path for path in told if told[path].mean is not None})
+        for path in told:
+            _check(told[path], outputs[path], has_figures=path in known[-1])
+    assert known[0] == set(told) and all(blocks <= paths for paths in known)
+    assert set.union(*known[1 : 1 + every]) == set(told), "each has its turn"
+    assert every == 1 or all(len(paths - blocks) < len(told) / 2 for paths in known[1:])
+
+
+def _check(run: ModuleRun, tensors: list[torch.Tensor], *, has_figures: bool) -> None:
+    first, values = tensors[0], torch.cat([tensor.flatten() for tensor in tensors]).double()
+    expected = (tuple(first.shape), "float32", len(tensors), "")
+    assert (run.shape, run.dtype, run.calls, run.fault) == expected, run.path
+    assert run.output_bytes == first.numel() * 4 and run.elapsed_s >= 0
+    if not has_figures:
+        assert (run.mean, run.std, run.absmax) == (None, None, None), run.path
+        return
+    assert run.mean == pytest.approx(float(values.mean()), abs=1e-5 + 1e-4 * float(values.std())), run.path
+    assert run.std == pytest.approx(float(values.std(correction=0)), rel=1e-3, abs=1e-6), run.path
+    assert run.absmax == pytest.approx(float(values.abs().max())), run.path
 
 
 def test_each_network_is_told_once_a_step_or_stage_in_the_order_in_which_its_modules_begin(desk: Desk) -> None:
@@ -272,6 +289,7 @@ def poisoned(model: LoadedModel) -> Iterator[Callable[[float], None]]:
         bias.copy_(before)
 
 
+@pytest.mark.parametrize("every", [1, MOST])
 @pytest.mark.parametrize(
     ("mode", "value", "module", "fault"),
     [
@@ -281,8 +299,17 @@ def poisoned(model: LoadedModel) -> Iterator[Callable[[float], None]]:
     ],
 )
 def test_the_first_module_that_gives_no_number_is_named_with_its_step_once(
-    desk: Desk, poisoned: Callable[[float], None], mode: InspectMode, value: float, module: str, fault: str
+    desk: Desk,
+    poisoned: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: InspectMode,
+    value: float,
+    module: str,
+    fault: str,
+    every: int,
 ) -> None:
+    monkeypatch.setattr(Turns, "end", lambda turns, *_: setattr(turns, "every", every))
+
     def after_second(event: Message) -> bool:
         if isinstance(event, StepFinished) and event.step_index == 1:
             poisoned(value)
@@ -316,8 +343,9 @@ def test_no_module_is_blamed_for_what_the_network_was_given(desk: Desk) -> None:
 SPOT = Spot("unet", "mid_block", "Block", is_block=True)
 
 
-def a_call(tensor: torch.Tensor, figures: Any = None) -> Call:
-    return Call(SPOT, 0, (tuple(tensor.shape), tensor.dtype, tensor.nbytes), figures or figures_of(tensor), 0.5, 7)
+def a_call(tensor: torch.Tensor, figures: Any = ()) -> Call:
+    figures = figures_of(tensor) if figures == () else figures
+    return Call(SPOT, 0, (tuple(tensor.shape), tensor.dtype, tensor.nbytes), figures, 0.5, 7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -345,6 +373,83 @@ def test_calls_in_parts_have_the_figures_of_the_whole() -> None:
     whole, parts = summed_up([a_call(tensor)]), summed_up([a_call(part) for part in tensor.split(1)])
     assert (parts.calls, parts.elapsed_s, parts.shape) == (4, 2.0, (1, 100))
     assert (parts.mean, parts.std, parts.absmax) == pytest.approx((whole.mean, whole.std, whole.absmax), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4096, 3 * 8192, 3 * 8192 + 5])
+@pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_one_pass_finds_what_is_no_number_wherever_it_lies(count: int, fault: float, dtype: torch.dtype) -> None:
+    tensor = torch.randn(count, generator=torch.Generator().manual_seed(4)).to(dtype)
+    assert is_sound(tensor) == (dtype == torch.float32) and looked_at(tensor, all_figures=False) is None
+    for place in {0, count // 2, count - 1}:
+        faulty = tensor.clone()
+        faulty[place] = fault
+        assert not is_sound(faulty)
+        run = summed_up([a_call(faulty, looked_at(faulty, all_figures=False))])
+        assert (run.fault, run.mean) == ("nan" if math.isnan(fault) else "inf", None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_squares_that_overflow_are_no_fault() -> None:
+    tensor = torch.full((100,), 1e30)
+    probe = Probe("j", "modules", CPU, lambda _: None)
+    with probe.attached(SimpleNamespace()):  # a warning would be a failure
+        assert not is_sound(tensor), "it asks for a closer look"
+        assert summed_up([a_call(tensor, looked_at(tensor, all_figures=False))]).fault == ""
+
+
+def test_where_the_statistics_of_one_call_are_not_known_those_of_all_are_not() -> None:
+    known = a_call(torch.ones(3))
+    unknown = Call(SPOT, 1, known.tensor, None, 0.5)
+    run = summed_up([known, unknown])
+    assert (run.mean, run.std, run.absmax, run.fault, run.calls) == (None, None, None, "", 2)
+
+
+def test_extremes_alone_come_from_a_device_for_modules_that_have_no_turn() -> None:
+    pairs = [(-1.0, 2.0), (math.nan, math.nan), (0.0, math.inf)]
+    calls = [Call(SPOT, 0, None, tuple(torch.tensor(value) for value in pair), 0.0) for pair in pairs]
+    calls.insert(1, a_call(torch.ones(3), tuple(torch.tensor(value) for value in (1.0, 0.0, 1.0, 1.0))))
+    settle(fetch(calls))
+    assert calls[0].figures is None and calls[1].figures == (1.0, 0.0, 1.0, 1.0)
+    assert [call.fault for call in calls] == ["", "", "nan", "inf"]
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+def a_step(turns: Turns, *, figures_s: float, call_s: float = 1.0, rest_s: float = 0.0, modules: int = 100) -> int:
+    """How many modules had their turn in a step of so many, each of whose statistics took that long."""
+    turns.begin()
+    having = sum(turns.has(number) for number in range(modules))
+    for _ in range(having):
+        turns.took(figures_s)
+    turns.end(call_s, rest_s + having * figures_s, modules)
+    return having
+
+
+def test_as_many_have_their_turn_as_fit_into_the_share() -> None:
+    turns = Turns()
+    assert a_step(turns, figures_s=SHARE * 2.9 / 100) == 100, "all in the first step"
+    assert [a_step(turns, figures_s=SHARE * 2.9 / 100) for _ in range(6)] == [33, 33, 34] * 2
+    cheap, dear = Turns(), Turns()
+    assert [a_step(cheap, figures_s=1e-6) for _ in range(3)] == [100] * 3
+    assert [a_step(dear, figures_s=1e-6, rest_s=1.0) for _ in range(1 + MOST)] == [100, *[13] * 3, *[12] * 4, 13]
+
+
+def test_a_step_that_was_disturbed_does_not_count() -> None:
+    turns = Turns()
+    for figures_s in (1e-6, 1.0, 1e-6):
+        assert a_step(turns, figures_s=figures_s) == 100
+
+
+def test_what_a_module_gives_on_from_its_child_is_looked_at_once_unless_it_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(probes, "looked_at", lambda tensor, **_: looks.append(tensor.numel()))
+    network = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(3, 5)), torch.nn.ReLU(inplace=True))
+    probe = Probe("j", "modules", CPU, lambda _: None)
+    with probe.attached(SimpleNamespace(vae=network)), torch.no_grad():
+        network(torch.ones(2, 3))
+    assert looks == [6, 10, 10], "given, the linear one, and what the activation changed in place"
 
 
 @pytest.mark.parametrize("fault", ["nan", "inf"])
