@@ -76,7 +76,12 @@ class PagedScreen(FeedScreen):
         if zoomed:
             self.page.target.focus()
         elif before is not None:
-            self.call_after_refresh(before.focus)  # what is hidden yet cannot have it
+            self.call_after_refresh(self._give_back, before)  # what is hidden yet cannot have it
+
+    def _give_back(self, before: Widget) -> None:
+        """The keys to what had them, unless another view has taken them by now."""
+        if self.focused is None or self.page.has_focus_within:
+            before.focus()
 
     @on(ModulePages.Turned)
     def _page_turned(self, message: ModulePages.Turned) -> None:

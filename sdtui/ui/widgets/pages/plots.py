@@ -26,6 +26,8 @@ _STEEP: Final = 50.0
 """A curve whose greatest value is so many times its least is drawn with a logarithmic scale."""
 _FLOOR: Final = 1e-9
 """Of the greatest value: what is less is nought but for rounding, and would take all of a logarithmic scale."""
+_MOST_DIGITS: Final = 9
+"""What lies close together far from 0 is told apart by so many."""
 _lock = threading.Lock()
 """plotext keeps some things in its modules."""
 
@@ -160,21 +162,30 @@ def draw(what: Histogram | Curve, width: int, height: int, colours: Colours) -> 
 
 
 def _draw_histogram(plot: Plot, what: Histogram, width: int, colours: Colours) -> None:
-    low, high = (what.low, what.high) if what.low < what.high else (what.low - 0.5, what.low + 0.5)
-    step = (high - low) / len(what.counts) if what.counts else 1.0
+    bins = max(1, len(what.counts))  # they are the scale: plotext cannot count from -1e308 to 1e308, nor near 1e16
     for first, last in _filled(what.counts):  # what is empty stays so: an area has a line below it
-        edges = [low + step * edge for number in range(first, last) for edge in (number, number + 1)]
+        edges = [edge for number in range(first, last) for edge in (number, number + 1)]
         heights = [count for count in what.counts[first:last] for _ in range(2)]
         plot.plot(edges, heights, fillx=True, marker="hd", color=colours.plot)
-    plot.xlim(low, high)
+    plot.xlim(0, bins)
     plot.ylim(0, max(what.counts, default=1) or 1)
-    ticks = [low, (low + high) / 2, high]
-    if width >= _WIDE:
-        ticks = [low + (high - low) * quarter / 4 for quarter in range(5)]
-    if low < 0 < high and min(-low, high) > (high - low) / 5:  # it is far enough from the ends for their figures
-        ticks = [low, 0.0, high]
-    plot.xticks(ticks, [tick_text(tick, high - low) for tick in ticks])
+    places, ticks = _ticks(what, width)
+    plot.xticks([place * bins for place in places], ticks)
     plot.yticks([])
+
+
+def _ticks(what: Histogram, width: int) -> tuple[list[float], list[str]]:
+    """Where figures stand below a histogram, from 0 at its left end to 1 at its right, and the figures."""
+    low, high = what.low, what.high
+    if low == high:  # all of it is in the first bin
+        return [0.0], [tick_text(low, 0.0)]
+    span = high / 2 - low / 2  # half of it: the whole may be too large for a number
+    zero = -low / 2 / span
+    places = [quarter / 4 for quarter in range(5)] if width >= _WIDE else [0.0, 0.5, 1.0]
+    if 0.2 < zero < 0.8:  # it is far enough from the ends for their figures
+        places = [0.0, zero, 1.0]
+    values = [0.0 if place == zero else low * (1 - place) + high * place for place in places]
+    return places, [tick_text(value, 2 * span) for value in values]
 
 
 def _filled(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -210,6 +221,9 @@ def _draw_curve(plot: Plot, what: Curve, colours: Colours) -> None:
 
 def tick_text(value: float, span: float) -> str:
     """A figure with as many digits as matter on a scale of this length."""
-    if span and abs(value) < span * _FLOOR:
+    if span < math.inf and abs(value) < span * _FLOOR:
         return "0"
-    return f"{value:.3g}"
+    digits = 3
+    if 0 < span < math.inf and value:
+        digits = max(3, min(_MOST_DIGITS, 2 + math.ceil(math.log10(abs(value)) - math.log10(span))))
+    return f"{value:.{digits}g}"
