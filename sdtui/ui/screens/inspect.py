@@ -81,6 +81,10 @@ class InspectScreen(PagedScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "find", "Find", key_display="/", id="inspect.find", tooltip="Find by name, class or shape"),
         Binding("o", "open", "Open", id="inspect.open", tooltip="Open another model: a folder, a file or a hub id"),
+        Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
+        *inspect_page.BINDINGS,
+        Binding("L", "toggle_live", "Live", id="inspect.live", tooltip="Show what modules did in the last inspected job"),
+        Binding("i", "show_log", "Log", id="inspect.log", tooltip="Show the module's last line in the log of Create"),
         Binding("n", "next_hit(True)", "Next", id="inspect.next", tooltip="The next that was found"),
         Binding("N", "next_hit(False)", "Back", id="inspect.previous", tooltip="The one before that was found"),
         Binding("f", "choose_class", "Class", id="inspect.class", tooltip="Show only modules of one class"),
@@ -91,10 +95,6 @@ class InspectScreen(PagedScreen):
         Binding("X", "read_pickle", show=False, id="inspect.pickle", tooltip="Read a refused pickle's shapes all the same"),
         Binding("t", "look_closer", "Shapes", id="inspect.shapes", tooltip="Exact classes; shapes and work of one forward"),
         Binding("y", "copy_path", "Copy", id="inspect.copy", tooltip="Copy the module's path"),
-        Binding("v", "turn_view", "View", id="inspect.view", tooltip="Tree, schematic of the network, or where the words act"),
-        *inspect_page.BINDINGS,
-        Binding("i", "show_log", "Log", id="inspect.log", tooltip="Show the module's last line in the log of Create"),
-        Binding("L", "toggle_live", "Live", id="inspect.live", tooltip="Show what modules did in the last inspected job"),
         Binding("r", "reopen", "Reread", show=False, id="inspect.reopen", tooltip="Read the model's files again"),
         Binding(
             "escape", "leave", "Leave", show=False, id="inspect.leave", tooltip="Leave the search, the filter, the comparison"
