@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from textual.app import ComposeResult
@@ -18,6 +20,7 @@ from sdtui.ui.widgets.pages.span_view import SpanView
 if TYPE_CHECKING:
     from sdtui.server.inspector import Inspector
 
+_REST_S: Final = 0.05
 _BESIDE: Final = 2
 """How many of the modules before and after are named."""
 _LONGEST: Final = 60
@@ -40,12 +43,16 @@ class PlacePart(Part):
         yield SpanView(id="place-text")
 
     def show(self, outline: Outline) -> None:
-        """Another module."""
-        root = shown_component(outline, self.node)
+        """Another module, when the selection has rested: it takes a few milliseconds."""
+        self.ask(partial(self._show, outline, self.node))
+
+    async def _show(self, outline: Outline, node: int) -> None:
+        await asyncio.sleep(_REST_S)
+        root = shown_component(outline, node)
         if root is not None and (self._plan is None or self._plan[0] is not outline or self._plan[1] != root):
             self._plan = (outline, root, plan_of(outline, root))
         plan = self._plan[2] if self._plan is not None and root is not None else None
-        self.view.set_spans(place_spans(outline, self.node, plan), from_top=True)
+        self.view.set_spans(place_spans(outline, node, plan), from_top=True)
 
     def say(self, words: str, tone: str = "muted") -> None:
         """Show a sentence."""

@@ -69,7 +69,7 @@ def spectrum_spans(found: WeightMeasured) -> list[Span]:
     values = found.singular_values
     if values is None:
         return []
-    return [("singular values\n", "muted"), *fact_spans(_spectrum(values)), ("all of it\n", "muted")]
+    return [("singular values\n", "muted"), *fact_spans(_spectrum(values)), ("its numbers\n", "muted")]
 
 
 def _spectrum(values: Sequence[float]) -> Iterator[tuple[str, str]]:

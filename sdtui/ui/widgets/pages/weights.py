@@ -38,6 +38,8 @@ class WeightsPart(Part):
         self._number = 0
         self.found: WeightMeasured | None = None
         """The figures that are shown."""
+        self._turned = False
+        """Whether the key line knows of several tensors."""
 
     def compose(self) -> ComposeResult:
         """Figures beside or above the plots."""
@@ -144,6 +146,7 @@ class WeightsPart(Part):
         self.histogram.plot(Histogram(found.histogram, low, high) if low is not None and high is not None else None)
         values = found.singular_values
         self.spectrum.plot(Curve(values) if values else None)
+        self._turned = self.turns
         self.set_class(bool(values), "-spectrum")
         self.screen.refresh_bindings()
 
@@ -152,13 +155,15 @@ class WeightsPart(Part):
         if keep and self.found is not None:
             self.view.set_spans([*self._title(), *figure_spans(self.found), ("\n", "text"), *words], from_top=False)
             return
-        self.found = None
+        had, self.found = self.found is not None, None
         self.view.set_spans([*self._title(), *words], from_top=True)
-        self.histogram.plot(None)
-        self.spectrum.plot(None)
-        if self.has_class("-spectrum"):
+        if had:
+            self.histogram.plot(None)
+            self.spectrum.plot(None)
             self.set_class(False, "-spectrum")
-        self.screen.refresh_bindings()
+        if had or self.turns != self._turned:
+            self._turned = self.turns
+            self.screen.refresh_bindings()
 
     def say(self, words: str, tone: str = "muted") -> None:
         """Show a sentence, and no figures."""
