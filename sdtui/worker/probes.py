@@ -95,8 +95,10 @@ class Probe:
         self._turns = Turns()
         self._turned = 0
         """How many modules take turns."""
-        self._others_s = 0.0
-        """Of the looking in this call of the network, what somebody else did."""
+        self._asked = 0
+        """How often the network that denoises was called in this step: twice where guidance does not double the batch."""
+        self._asked_s = self._looking_s = self._others_s = 0.0
+        """What these calls took by themselves, what looking took in them, and what of that somebody else did."""
         self._before: tuple[weakref.ref[torch.Tensor], int, bool, Any] | None = None
         """What was looked at last, its version, whether all its figures were wanted, and they."""
 
@@ -161,8 +163,10 @@ class Probe:
             order, self._begun = self._begun, self._begun + 1
             if denoises:
                 sheets.denoise(getattr(pipe, "scheduler", None))
-                turns.begin()
-                self._others_s = 0.0
+                if not self._asked:
+                    turns.begin()
+                    self._others_s = 0.0
+                self._asked += 1
             if is_root:
                 self._note(spot, None, order, (*args, *kwargs.values()), 0.0, given=True)
             start = self._mark() if self._on_gpu else None
@@ -175,7 +179,8 @@ class Probe:
             span = (start, self._mark()) if self._on_gpu else ended - began - looking_s
             self._note(spot, number, order, output, span)
             if denoises:
-                turns.end(ended - began - looking_s, looking_s - self._others_s, self._turned)
+                self._asked_s += ended - began - looking_s
+                self._looking_s += looking_s
             if closes:
                 sheets.close(spot.network)
             self._probing_s += clock() - ended
@@ -251,12 +256,15 @@ class Probe:
     def forget(self) -> None:
         """What was noted is not told: the work it belongs to is begun anew."""
         self._calls, self._begun, self._probing_s, self._before = [], 0, 0.0, None
+        self._asked, self._asked_s, self._looking_s = 0, 0.0, 0.0
 
     def take(self) -> Taken | None:
         """What was noted since the last time, its figures on their way to the host; None where nothing was."""
         if not self._calls:
             return None
         began, calls, probing_s = time.perf_counter(), self._calls, self._probing_s
+        if self._asked:
+            self._turns.end(self._asked_s, self._looking_s - self._others_s, self._turned * self._asked)
         self.forget()
         fetched = fetch(calls)
         return Taken(calls, fetched, probing_s + time.perf_counter() - began)

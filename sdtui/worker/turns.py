@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 SHARE: Final = 0.12
-"""Of the time of the network's call; with the telling and what looking does to caches it is twice that."""
+"""Of the time of the network's calls in a step; with the telling and what looking does to caches it is twice that."""
 MOST: Final = 8
 """Every module's statistics are taken at least once in so many steps."""
 
@@ -19,10 +19,10 @@ class Turns:
         self.turn = -1
         self._taken, self._taken_s = 0, 0.0
         self._one_s = self._rest_s = self._call_s = math.inf
-        """The least that one module's statistics, the rest of looking, and the call without either took."""
+        """The least that one module's statistics, the rest of looking, and a step's calls without either took."""
 
     def begin(self) -> None:
-        """The network is called."""
+        """The network is called for the first time in a step."""
         self.turn = (self.turn + 1) % self.every
         self._taken, self._taken_s = 0, 0.0
 
@@ -36,7 +36,7 @@ class Turns:
         self._taken_s += elapsed_s
 
     def end(self, call_s: float, looking_s: float, modules: int) -> None:
-        """A call has ended: the time it took by itself, that of looking, and how many modules take turns."""
+        """A step has ended: the time of its calls by themselves, that of looking, and how many calls of modules take turns."""
         if not self._taken:
             return
         self._one_s = min(self._one_s, self._taken_s / self._taken)

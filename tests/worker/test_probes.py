@@ -427,6 +427,22 @@ def a_step(turns: Turns, *, figures_s: float, call_s: float = 1.0, rest_s: float
     return having
 
 
+def test_modules_keep_their_turn_where_a_step_calls_the_network_twice(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Turns, "end", lambda turns, *_: setattr(turns, "every", 2))
+    events: list[Any] = []
+    probe = Probe("j", "modules", CPU, events.append)
+    with probe.attached(model.pipe), torch.no_grad():
+        for step in range(3):
+            for _ in range(2):
+                model.pipe.unet(torch.ones(1, 4, 8, 8), 1, torch.ones(1, 77, 32))
+            probe.tell(probe.take(), 0, step)
+    first, *later = [{path for path, run in by_path(event).items() if run.mean is not None} for event in events]
+    blocks = {spot.path for spot, _ in spots(SimpleNamespace(unet=model.pipe.unet), "blocks")}
+    assert all(blocks < told < first for told in later) and set.union(*later) == first
+
+
 def test_as_many_have_their_turn_as_fit_into_the_share() -> None:
     turns = Turns()
     assert a_step(turns, figures_s=SHARE * 2.9 / 100) == 100, "all in the first step"
