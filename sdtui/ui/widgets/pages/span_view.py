@@ -89,7 +89,7 @@ class SpanView(ScrollView, can_focus=True):
         """A theme was chosen: colours changed."""
         super().notify_style_update()
         if self.is_attached:
-            self._wrap()
+            self.call_after_refresh(self._wrap)  # the styles of the tones follow the widget's own
 
     def render_line(self, y: int) -> Strip:
         """A line of the window."""
