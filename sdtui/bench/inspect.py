@@ -30,7 +30,8 @@ _STEPS: Final = 20
 _PARAMS: Final = GenerationParams(prompt="a red cat in the desert", num_inference_steps=_STEPS, seed=1)
 _CHANNELS: Final = (80, 160, 320, 320)
 """A quarter of SD 1.x's, so a sixteenth of its work: its modules are as many, and each is looked at in the same time."""
-_CALLS: Final = 2
+_CALLS: Final = 6
+"""The first one takes the statistics of all modules, the others in turn."""
 _MODES: Final[tuple[InspectMode, ...]] = ("off", "blocks", "modules")
 
 

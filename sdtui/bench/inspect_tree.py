@@ -69,10 +69,10 @@ def _opened(checkpoint: Path) -> tuple[float, float]:
     """Seconds from the first that is drawn of the Inspect screen, and from the key that opens it, to the frame with the tree."""
     with environment({"SDTUI_GENERAL_MODEL": str(checkpoint)}), in_terminal(APP) as terminal:
         terminal.wait_for("Prompt", _TIMEOUT_S)
-        terminal.wait_for("Steps", _TIMEOUT_S)
+        terminal.wait_for("Safety checker", _TIMEOUT_S)  # the form is there; what the app begins with is done
         pressed = terminal.type(_INSPECT)
+        shown = terminal.wait_for("2 Inspect", _TIMEOUT_S)  # in the other screen's line of screens it was written before
         tree = terminal.wait_for("text_encoder", _TIMEOUT_S)
-        shown = next(happening.at_s for happening in terminal.happenings if happening.kind == "read" and happening.at_s > pressed)
         return tree - shown, tree - pressed
 
 

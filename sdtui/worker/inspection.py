@@ -100,7 +100,7 @@ class Inspection:
             words=words,
         )
         if path is None:
-            _log.warning("job %s: what was inspected is not kept: the job has no directory", facts.job)
+            _log.info("job %s: what was inspected is not kept: the job has no directory", facts.job)
             return
         try:
             write_inspected(path, facts, arrays)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +13,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sdtui.inspected import Inspected, SheetFacts, inspected_path, write_inspected
-from sdtui.protocol import JobInspected, MeasureWeight, ReadSource, SourceRead, WeightMeasured
-from sdtui.server.inspector import InspectorError
-from sdtui.settings import tapes_dir
+from sdtui.protocol import MeasureWeight
 from sdtui.ui.bindings import own_bindings
-from sdtui.ui.outline import MODEL
 from sdtui.ui.screens.inspect import InspectScreen
 from sdtui.ui.widgets.module_pages import PARTS
 from sdtui.ui.widgets.module_tree import ModuleLines
-from sdtui.ui.widgets.pages.activations import NO_JOB, ActivationsPart
-from sdtui.ui.widgets.pages.place import PlacePart
-from sdtui.ui.widgets.pages.source_code import CodePart
 from sdtui.ui.widgets.pages.weight_text import effective_rank
-from sdtui.ui.widgets.pages.weights import WeightsPart
 from sdtui.ui.widgets.schematic import Schematic
 from tests.ui.inspecting import NASTY, SHOWN, open_inspect
-from tests.ui.stage import Stage, stage, until
+from tests.ui.paging import (
+    code,
+    is_settled,
+    one_line,
+    open_page,
+    place,
+    select,
+    weights,
+    write_job,
+)
+from tests.ui.stage import stage, until
 
 SIZES = [(80, 24), (120, 36), (200, 60)]
 STARTS = """
@@ -51,91 +50,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-class ScriptedInspector:
-    """Answers with figures that tell what was asked; notes the questions."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.pid: int | None = 1
-        self.error = ""
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.closed = False
-        self.changes: dict[str, Any] = {}
-        """Of the figures that are answered."""
-        self.code = 'def forward(self, x):\n    """Doubles."""\n    return 2 * x  # twice\n'
-
-    async def request(self, message: Any) -> Any:
-        self.asked.append(message)
-        await self.gate.wait()
-        if self.error:
-            raise InspectorError(self.error)
-        if isinstance(message, MeasureWeight):
-            return self.measured(message)
-        assert isinstance(message, ReadSource)
-        return SourceRead(
-            request=0, component=message.component, path=message.path, class_name="Conv2d", python_module="torch.nn",
-            file="torch/nn/modules/conv.py", line=564, signature="forward(self, x)", settings={}, source=self.code,
-        )  # fmt: skip
-
-    def measured(self, message: MeasureWeight) -> WeightMeasured:
-        values = (4.0, 2.0, 1.0) if message.singular_values else None
-        counts = tuple(int(1000 * math.exp(-(((number - 32) / 10) ** 2))) for number in range(64))
-        figures: dict[str, Any] = {
-            "minimum": -0.5, "maximum": 0.25, "mean": 0.125, "std": 0.0625, "norm": 7.5, "zeros": 0.5, "nans": 0, "infinities": 0,
-        }  # fmt: skip
-        return WeightMeasured(
-            request=0, component=message.component, key=message.key, file="f", shape=(64, 4, 3, 3), dtype="F16", count=2304,
-            histogram=counts, singular_values=values, **(figures | self.changes),
-        )  # fmt: skip
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-async def open_page(
-    running: Stage, part: str, key: tuple[str, str] = ("unet", "conv_in")
-) -> tuple[InspectScreen, ScriptedInspector]:
-    """A part of a module's page, with an inspector that answers at once."""
-    screen = await open_inspect(running)
-    inspector = ScriptedInspector()
-    screen._inspector = inspector  # type: ignore[assignment]
-    select(screen, key)
-    await running.pilot.press(*("p" for _ in range(PARTS.index(part))))
-    await until(lambda: screen.page.shown == part and screen.page.part is not None and screen.page.part.children, "the part")
-    await running.pilot.pause()
-    return screen, inspector
-
-
-def select(screen: InspectScreen, key: tuple[str, str]) -> None:
-    assert screen.outline is not None
-    screen.tree_lines.go_to(MODEL if key == ("", "") else screen.outline.find_key(key) or 0)
-
-
-def weights(screen: InspectScreen) -> WeightsPart:
-    assert isinstance(screen.page.part, WeightsPart)
-    return screen.page.part
-
-
-def activations(screen: InspectScreen) -> ActivationsPart:
-    assert isinstance(screen.page.part, ActivationsPart)
-    return screen.page.part
-
-
-def code(screen: InspectScreen) -> CodePart:
-    assert isinstance(screen.page.part, CodePart)
-    return screen.page.part
-
-
-def place(screen: InspectScreen) -> PlacePart:
-    assert isinstance(screen.page.part, PlacePart)
-    return screen.page.part
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 # --- the parts themselves -------------------------------------------------------------------------------------------
@@ -209,18 +123,6 @@ async def test_every_part_fits_at_every_size_and_zoomed(size: tuple[int, int], p
         await running.pilot.press("z")
         await until(lambda: screen.page.region == plain, "as before")
         await until(lambda: isinstance(running.app.focused, ModuleLines), "the tree has the keys again")
-
-
-def is_settled(screen: InspectScreen) -> bool:
-    """Whether a part shows all that it will show."""
-    part = screen.page.part
-    if isinstance(part, WeightsPart):
-        return part.found is not None and part.histogram.is_drawn and bool(part.histogram.text)
-    if isinstance(part, ActivationsPart):
-        return part.seen is not None and part.is_painted and part.histogram.is_drawn
-    if isinstance(part, CodePart):
-        return part.found is not None and part.view.is_made
-    return part is not None and bool(place(screen).view.text)
 
 
 @pytest.mark.parametrize("size", [(40, 12), (20, 5), (1, 1)])
@@ -455,188 +357,3 @@ async def test_the_real_inspector_tells_weights_and_code(tmp_path: Path) -> None
 def keys(screen: InspectScreen) -> list[tuple[str, str]]:
     assert screen.outline is not None
     return [screen.outline.key(node) for node in range(len(screen.outline.modules))]
-
-
-# --- activations ----------------------------------------------------------------------------------------------------
-
-
-def write_job(
-    job: str = "j-1", path: str = "conv_in", channels: int = 64, *, model: str = "scenes-128", shape: tuple[int, int] = (16, 16),
-    faults: int = 0, seen: Sequence[str] | None = None,
-) -> Path:  # fmt: skip
-    """The file of an inspected job; in its nth channel only the nth pixel is white."""
-    directory = tapes_dir() / job
-    directory.mkdir(parents=True, exist_ok=True)
-    kept = min(36, channels)
-    sheet = np.zeros((kept, *shape), np.uint8)
-    for number in range(kept):
-        sheet[number].flat[number % sheet[0].size] = 255
-    facts = SheetFacts(
-        network="unet", path=path, class_name="Conv2d", step_index=3, shape=(2, channels, 64, 64), channels=channels,
-        low=-1.0, high=2.0, mean=0.25, std=0.5, faults=faults,
-    )  # fmt: skip
-    sheets = (facts,) if seen is None else ()
-    inspected = Inspected(
-        job=job, batch_index=0, model=model, prompt="a cat", seeds=(7,), width_px=128, height_px=128, steps=4, sheets=sheets
-    )
-    file = inspected_path(directory, 0)
-    write_inspected(file, inspected, {"sheet/0": sheet, "histogram/0": np.arange(64, dtype=np.int64)})
-    return file
-
-
-async def test_the_channels_of_the_last_job_are_shown_with_figures_and_whence_they_are() -> None:
-    write_job()
-    async with stage() as running:
-        screen, _ = await open_page(running, "activations")
-        await until(lambda: is_settled(screen) and "▀" in running.screen_text(), "the channels")
-        text = activations(screen).view.text
-        for told in ("Conv2d [2, 64, 64, 64]", "mean, std   0.25, 0.5", "min, max    -1, 2", "step 4 of 4, job j-1"):
-            assert told in text
-        assert "of scenes" not in text
-        assert activations(screen).histogram.text.splitlines()[-1].split() == ["-1", "0", "2"]
-
-
-async def test_more_channels_than_fit_are_turned_through() -> None:
-    write_job()
-    async with stage() as running:
-        screen, _ = await open_page(running, "activations")
-        await until(lambda: is_settled(screen), "the channels")
-        part = activations(screen)
-        first, step = part.view.text, part._step
-        assert f"channels    1–{step} of 64, next with ." in first
-        before = part.live._frame
-        await running.pilot.press("full_stop")
-        assert f"channels    {step + 1}–{min(2 * step, 36)} of 64" in part.view.text
-        await until(lambda: part.is_painted and part.live._frame != before, "others")
-        await running.pilot.press("comma")
-        await until(lambda: part.view.text == first and part.is_painted, "the first again")
-
-
-async def test_of_another_models_job_it_is_said_of_which() -> None:
-    write_job(model=f"other {NASTY}")
-    async with stage() as running:
-        screen, _ = await open_page(running, "activations")
-        await until(lambda: is_settled(screen), "the channels")
-        assert f"of other {SHOWN}" in activations(screen).view.text
-
-
-async def test_without_a_job_or_a_sheet_a_sentence_says_so() -> None:
-    async with stage() as running:
-        screen, _ = await open_page(running, "activations")
-        await until(lambda: activations(screen).view.text.strip() == NO_JOB, "no job")
-        write_job(faults=3)
-        await running.pilot.press("p", "P")
-        await until(lambda: "! 3 values NaN or infinite" in activations(screen).view.text, "the job")
-        select(screen, ("unet", "conv_out"))
-        await until(lambda: "did not look at this module" in activations(screen).view.text, "not looked at")
-        assert activations(screen).live._frame is None
-        select(screen, ("", ""))
-        await until(lambda: "choose a module" in activations(screen).view.text, "the model")
-        write_job("j-2", seen=())
-        select(screen, ("unet", "conv_in"))
-        await until(lambda: "kept no activations" in activations(screen).view.text, "nothing kept")
-
-
-async def test_a_job_that_ends_is_shown_at_once() -> None:
-    async with stage() as running:
-        screen, _ = await open_page(running, "activations")
-        await until(lambda: activations(screen).view.text.strip() == NO_JOB, "no job")
-        path = write_job("j-9")
-        running.client.emit(JobInspected(job="j-9", batch_index=0, path=str(path), modules=1))
-        await until(lambda: "job j-9" in activations(screen).view.text, "the job")
-
-
-async def test_torn_and_wrong_files_are_a_sentence() -> None:
-    path = write_job()
-    whole = path.read_bytes()
-    async with stage() as running:
-        screen, _ = await open_page(running, "activations")
-        await until(lambda: is_settled(screen), "the channels")
-        for size in (4, 200, len(whole) - 600):
-            path.write_bytes(whole[:size])
-            os.utime(path, (1_700_000_000 + size,) * 2)
-            await running.pilot.press("p", "P")
-            await until(lambda: activations(screen).seen is None, f"{size} bytes")
-            assert "inspected-0000.safetensors" in activations(screen).view.text
-        path.unlink()
-        await running.pilot.press("p", "P")
-        await until(lambda: activations(screen).view.text.strip() == NO_JOB, "no job any more")
-
-
-# --- code -----------------------------------------------------------------------------------------------------------
-
-
-async def test_the_code_is_shown_in_the_colours_of_the_theme() -> None:
-    async with stage() as running:
-        screen, inspector = await open_page(running, "code")
-        await until(lambda: is_settled(screen), "the code")
-        text = running.screen_text()
-        for told in ("torch/nn/modules/conv.py:564", "forward(self, x)", "    return 2 * x  # twice"):
-            assert told in text
-        [ask] = [ask for ask in inspector.asked if isinstance(ask, ReadSource)]
-        assert (ask.component, ask.path) == ("unet", "conv_in")
-
-        def colour() -> Any:
-            lines = code(screen).view._lines
-            line = next(line for line in lines if "return" in line.plain)
-            return next(span.style.color for span in line.spans if "return" in line.plain[span.start : span.end])  # type: ignore[union-attr]
-
-        before = colour()
-        running.app.theme = "textual-light"
-        await until(lambda: code(screen).view.is_made and colour() != before, "other colours")
-
-
-async def test_long_lines_of_code_hang_and_nothing_is_lost() -> None:
-    async with stage() as running:
-        screen, inspector = await open_page(running, "place")
-        call = ", ".join(f"argument_{number}" for number in range(40))
-        select(screen, ("unet", "conv_out"))  # of which nothing is known yet
-        inspector.code = f"    def forward(self):\n        return call({call})\n"
-        await running.pilot.press("P")
-        await until(lambda: is_settled(screen), "the code")
-        lines = [line.plain for line in code(screen).view._lines]
-        assert max(map(len, lines)) <= code(screen).view.room
-        assert "def forward(self):" in lines
-        start = next(number for number, line in enumerate(lines) if line.startswith("    return"))
-        assert all(line.startswith("        argument") for line in lines[start + 1 : -1] if line)
-        assert f"return call({call})" == one_line(" ".join(lines[start:]))
-
-
-async def test_where_there_is_no_code_it_says_why() -> None:
-    async with stage() as running:
-        screen, inspector = await open_page(running, "place")
-        select(screen, ("unet", "conv_out"))  # of which nothing is known yet
-        inspector.error = "No configuration says of which class it is."
-        await running.pilot.press("P")
-        await until(lambda: "There is no code" in code(screen).view.text, "the sentence")
-        assert "Its class is guessed from names and shapes. No configuration" in code(screen).view.text
-        select(screen, ("", ""))
-        await until(lambda: "The model is no module" in code(screen).view.text, "the model")
-
-
-async def test_what_code_has_in_it_is_only_text() -> None:
-    async with stage() as running:
-        screen, inspector = await open_page(running, "place")
-        select(screen, ("unet", "conv_out"))  # of which nothing is known yet
-        inspector.code = f"def forward(self):\n    return '{NASTY}'\n"
-        await running.pilot.press("P")
-        await until(lambda: is_settled(screen), "the code")
-        joined = "".join(line.plain for line in code(screen).view._lines)
-        assert "\x1b" not in joined
-        assert "[bold red]x[/]" in joined
-
-
-# --- plots ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_plot_follows_the_theme_and_the_size() -> None:
-    async with stage() as running:
-        screen, _ = await open_page(running, "weights")
-        await until(lambda: is_settled(screen), "the plot")
-        plot = weights(screen).histogram
-        styles = {str(span.style) for span in plot._text.spans}
-        running.app.theme = "textual-light"
-        await until(lambda: plot.is_drawn and {str(span.style) for span in plot._text.spans} != styles, "other colours")
-        before = plot.text
-        await running.pilot.resize_terminal(200, 60)
-        await until(lambda: plot.is_drawn and plot.text != before, "another size")

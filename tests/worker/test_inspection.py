@@ -147,7 +147,7 @@ def test_a_job_without_a_directory_is_made_all_the_same(
 
     events: list[Any] = []
     submit = with_words(Desk(model, tmp_path).submit())
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         paths = run_job(model, submit, emit=events.append, cancelled=lambda: False)
     assert len(paths) == 1 and not any(isinstance(event, JobInspected) for event in events)
     assert "has no directory" in caplog.text
