@@ -41,6 +41,18 @@ class BadParams(CommandError):
         return Refused(message=str(self), field=self.field)
 
 
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-protocol",
+        metavar="NAME",
+        help="auto, kitty, iterm2, sixel, sextant, quadrant, half; without it, as the settings say.",
+        show_default=False,
+    ),
+]
+"""How a command's pictures are drawn."""
+
+
 def parameter_options() -> list[inspect.Parameter]:
     """One Typer option for each parameter but the prompt; values are text, None where not given."""
     return [_option(field) for field in FIELDS if field.spec.flag]

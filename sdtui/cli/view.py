@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
+from sdtui.cli.options import ProtocolOption
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, CommandError, complain, note, result_json
 from sdtui.cli.start import settings_or_error, with_image_protocol
 
@@ -24,15 +25,7 @@ _KINDS: Final = ((stat.S_ISREG, "a file"), (stat.S_ISFIFO, "a pipe"), (stat.S_IS
 @app.command()
 def view(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="PNG, JPEG, WebP, GIF, BMP, TIFF or PPM files.")],
-    image_protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--image-protocol",
-            metavar="NAME",
-            help="auto, kitty, iterm2, sixel, sextant, quadrant, half; without it, as the settings say.",
-            show_default=False,
-        ),
-    ] = None,
+    image_protocol: ProtocolOption = None,
     width: Annotated[
         int | None, typer.Option(metavar="CELLS", min=1, help="The most columns for a picture.", show_default=False)
     ] = None,

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from sdtui.cli.inspected_job import Inspected, find_inspected
+from sdtui.cli.options import ProtocolOption
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, CommandError, note, result, result_json, table
 from sdtui.cli.start import settings_or_error, with_image_protocol
 from sdtui.inspected import InspectedError, WordFacts, tape_of
@@ -73,15 +74,7 @@ def words(
     ] = False,
     step: Annotated[int | None, typer.Option(metavar="N", min=1, help="The guidance of this step; else of all.")] = None,
     save: Annotated[str | None, typer.Option(metavar="FILE", help="Write the picture with its heat to this PNG file.")] = None,
-    image_protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--image-protocol",
-            metavar="NAME",
-            help="auto, kitty, iterm2, sixel, sextant, quadrant, half; without it, as the settings say.",
-            show_default=False,
-        ),
-    ] = None,
+    image_protocol: ProtocolOption = None,
     json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object, and no picture.")] = False,
 ) -> int:
     """Show where the words of a prompt act in a picture; the job must have been made with --words.

@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import Message, PreviewOptions, Submit
+from sdtui.worker import stepwise
 from sdtui.worker.generate import run_job
 from sdtui.worker.models import LoadedModel, ModelRequest, load_model
 
@@ -146,3 +147,17 @@ def pytest_configure(config: pytest.Config) -> None:
     for module in ("diffusers", "torchsde", "numpy"):  # they compute with numpy in ways that newer numpy warns of
         config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
         config.addinivalue_line("filterwarnings", f"ignore::UserWarning:{module}")
+
+
+@pytest.fixture
+def latents(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What went into each decode, (B, C, h, w)."""
+    decoded: list[torch.Tensor] = []
+    real = stepwise.decode_latents
+
+    def spy(pipe: Any, given: torch.Tensor) -> Any:
+        decoded.append(given.clone())
+        return real(pipe, given)
+
+    monkeypatch.setattr(stepwise, "decode_latents", spy)
+    return decoded

@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 
 from sdtui.inspected import InspectedFile
 from sdtui.protocol import JobInspected, Submit
-from sdtui.worker import attention, stepwise
+from sdtui.worker import attention
 from sdtui.worker.attention import AttentionMaps, Extent, add_maps, cross_attentions
 from sdtui.worker.errors import Cancelled
 from sdtui.worker.models import LoadedModel, ModelRequest, load_model
@@ -33,20 +33,6 @@ STEPS = 3
 @pytest.fixture
 def desk(model: LoadedModel, tmp_path: Path) -> Desk:
     return Desk(model, tmp_path)
-
-
-@pytest.fixture
-def latents(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """What went into each decode, (B, C, h, w)."""
-    decoded: list[torch.Tensor] = []
-    real = stepwise.decode_latents
-
-    def spy(pipe: Any, given: torch.Tensor) -> Any:
-        decoded.append(given.clone())
-        return real(pipe, given)
-
-    monkeypatch.setattr(stepwise, "decode_latents", spy)
-    return decoded
 
 
 def with_words(submit: Submit, **fields: Any) -> Submit:

@@ -28,7 +28,7 @@ from sdtui.protocol import (
     StepFinished,
     Submit,
 )
-from sdtui.worker import probes, stepwise
+from sdtui.worker import probes
 from sdtui.worker.errors import Cancelled, JobProblem
 from sdtui.worker.generate import run_job
 from sdtui.worker.models import LoadedModel
@@ -46,20 +46,6 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def desk(model: LoadedModel, tmp_path: Path) -> Desk:
     return Desk(model, tmp_path)
-
-
-@pytest.fixture
-def latents(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """What went into each decode, (B, C, h, w)."""
-    decoded: list[torch.Tensor] = []
-    real = stepwise.decode_latents
-
-    def spy(pipe: Any, given: torch.Tensor) -> Any:
-        decoded.append(given.clone())
-        return real(pipe, given)
-
-    monkeypatch.setattr(stepwise, "decode_latents", spy)
-    return decoded
 
 
 def inspected(submit: Submit, mode: InspectMode = "modules") -> Submit:
