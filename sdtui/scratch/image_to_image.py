@@ -45,7 +45,7 @@ def image_to_image(
     scheduler.set_timesteps(num_inference_steps, device=device)
     first = num_inference_steps - min(int(num_inference_steps * strength), num_inference_steps)
     timesteps = scheduler.timesteps[first * scheduler.order :]
-    if not len(timesteps):
+    if first == num_inference_steps:
         raise ValueError(f"strength {strength:g} of {num_inference_steps} steps leaves none to run.")
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first * scheduler.order)

@@ -99,8 +99,10 @@ def test_without_guidance_and_at_another_size_too(pipe: Any) -> None:
     assert again.size == (160, 96) and png(again) == png(plain)
 
 
+@pytest.mark.parametrize("kind", [DDIMScheduler, PNDMScheduler])  # the second has a timestep more than steps
 @pytest.mark.parametrize("strength", [0.0, 0.1])
-def test_a_strength_that_leaves_no_step_is_said(pipe: Any, drawing: Image.Image, strength: float) -> None:
+def test_a_strength_that_leaves_no_step_is_said(pipe: Any, drawing: Image.Image, strength: float, kind: Any) -> None:
+    with_scheduler(pipe, kind)
     with pytest.raises(ValueError, match=f"strength {strength:g} of 5 steps leaves none to run"):
         image_to_image(pipe, "a red cat", drawing, strength=strength, num_inference_steps=STEPS)
 
