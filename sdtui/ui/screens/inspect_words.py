@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sdtui.protocol import JobInspected, Message
+from sdtui.ui.screens import inspect_page
 
 if TYPE_CHECKING:
     from sdtui.ui.screens.inspect import InspectScreen
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 OF_A_MODEL: Final = frozenset(
     {
         "find", "next_hit", "open", "reopen", "choose_class", "sort", "compare", "compare_weights", "lora", "read_pickle",
-        "look_closer", "copy_path", "turn_page", "toggle_live", "show_log",
+        "look_closer", "copy_path", "toggle_live", "show_log", *inspect_page.ACTIONS,
     }
 )  # fmt: skip
 """Actions on the model that is open; the words view shows a job, of whatever model."""
