@@ -37,6 +37,7 @@ from sdtui.protocol import (
     Refused,
     Replay,
     ReplayDone,
+    ServerStatus,
     Status,
     StepFinished,
     Submit,
@@ -177,7 +178,7 @@ class House:
     async def _note(self, client: Client, waiting: dict[str, Submit], message: Message) -> None:
         job = getattr(message, "job", None)
         match message:
-            case WorkerReady(pid=pid):
+            case WorkerReady(pid=int(pid)) | ServerStatus(worker_pid=int(pid)):
                 self.worker_pid = pid
             case JobQueued():
                 self.acknowledged.add(message.job)
@@ -303,6 +304,7 @@ def pixels_of(path: Path) -> bytes:
 
 def kill(pid: int, number: int) -> None:
     """Send a signal; no matter if the process is gone."""
+    assert pid > 0, "0 is the process group of the tests themselves"
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 

@@ -58,8 +58,10 @@ class Killer:
         if self.at and getattr(message, "job", None) == self.job and STAGES[self.at[0]](message):
             if house.server_pid in self.killed:
                 return  # it is dead, and this is what it sent before
+            if self.victims == "both" and not house.worker_pid:
+                return  # it is not known yet
             self.at.pop(0)
-            self.killed += [house.worker_pid, house.server_pid]
+            self.killed += [pid for pid in (house.worker_pid, house.server_pid) if pid]
             if self.victims == "both":
                 kill(house.worker_pid, signal.SIGKILL)
             kill(house.server_pid, signal.SIGKILL)
@@ -141,7 +143,7 @@ async def test_killed_at_random_moments_server_and_worker_lose_nothing(house: Ho
         if not moments or here.server_pid in dead or not isinstance(message, JOB_EVENTS):
             return
         left[0] -= 1
-        if left[0] > 0:
+        if left[0] > 0 or not here.worker_pid:
             return
         _, victim = moments.pop(0)
         left[0] = moments[0][0] if moments else 0
