@@ -54,7 +54,7 @@ SHOTS = (
     Shot("queue-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", queue=True),
     Shot("inspect", Xterm, 160, 45, "attn2", "sdtui-dark", inspect=True),
     Shot("inspect-80x24", Xterm, 80, 24, "attn2", "sdtui-dark", inspect=True),
-    Shot("live", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", keys=("Down", "asterisk", *["Down"] * 6)),
+    Shot("live", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", keys=("L", "Down", "asterisk", *["Down"] * 6)),
     Shot("schematic", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", keys=("v", "c", "Down")),
     Shot("words", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark", keys=("v", "v")),
     Shot("words-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", keys=("v", "v")),
@@ -75,7 +75,7 @@ def _environment(home: str, theme: str, *, look: bool) -> dict[str, str]:
         "SDTUI_GENERAL_OUTPUT_DIR": f"{home}/out",
         "SDTUI_GENERAL_THEME": theme,
         "HF_HUB_OFFLINE": "1",
-        **({"SDTUI_INSPECT_LOOK": "blocks", "SDTUI_INSPECT_WORDS": "true"} if look else {}),
+        **({"SDTUI_INSPECT_LOOK": "modules", "SDTUI_INSPECT_WORDS": "true"} if look else {}),
     }
 
 
