@@ -119,7 +119,8 @@ def _show_words(found: Inspected, texts: Sequence[str], asked: _Asked) -> int:
     from sdtui.words import shares, spread_of, word_map, words_of  # numpy and Pillow come with it
 
     facts = found.file.facts.words
-    assert facts is not None  # noqa: S101  (only such are found)
+    if facts is None:
+        raise CommandError(f"Job {found.file.facts.job} has no word maps.", EXIT_BAD_INPUT)
     known = words_of(facts)
     if not known:
         raise CommandError(f"The prompt of job {found.file.facts.job} has no words.", EXIT_BAD_INPUT)

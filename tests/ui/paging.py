@@ -73,7 +73,7 @@ async def open_page(
     """A part of a module's page, with an inspector that answers at once."""
     screen = await open_inspect(running)
     inspector = ScriptedInspector()
-    screen._inspector = inspector  # type: ignore[assignment]
+    vars(screen)["_inspector"] = inspector
     select(screen, key)
     await running.pilot.press(*("p" for _ in range(PARTS.index(part))))
     await until(lambda: screen.page.shown == part and screen.page.part is not None and screen.page.part.children, "the part")

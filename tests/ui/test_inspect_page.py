@@ -82,7 +82,7 @@ async def test_a_click_on_a_name_shows_its_part() -> None:
         await until(lambda: screen.page.shown == "activations", "the part")
 
 
-async def test_hidden_parts_do_nothing_while_the_cursor_moves() -> None:
+async def test_hidden_parts_do_nothing_while_the_cursor_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     async with stage() as running:
         screen, inspector = await open_page(running, "weights")
         await until(lambda: weights(screen).found is not None, "figures")
@@ -90,7 +90,12 @@ async def test_hidden_parts_do_nothing_while_the_cursor_moves() -> None:
         await running.pilot.press("P")
         asked, facts = len(inspector.asked), []
         show = screen.page.facts.show
-        screen.page.facts.show = lambda *told: [facts.append(told), show(*told)][1]  # type: ignore[method-assign,func-returns-value]
+
+        def noted(*told: Any) -> None:
+            facts.append(told)
+            show(*told)
+
+        monkeypatch.setattr(screen.page.facts, "show", noted)
         await running.pilot.press("down", "up", "down")
         await until(lambda: len(facts) == 3, "the facts are told")
         assert hidden.node == screen.outline.find_key(("unet", "conv_in"))  # type: ignore[union-attr]

@@ -161,3 +161,15 @@ def latents(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
     monkeypatch.setattr(stepwise, "decode_latents", spy)
     return decoded
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """A tiny SDXL, loaded as any other model."""
+    from .test_other_families import build_xl
+
+    folder = tmp_path_factory.mktemp("xl")
+    build_xl(folder).save_pretrained(folder / "tiny-xl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return load_model(ModelRequest(str(folder / "tiny-xl")))

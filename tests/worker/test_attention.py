@@ -23,7 +23,6 @@ from sdtui.worker.errors import Cancelled
 from sdtui.worker.models import LoadedModel, ModelRequest, load_model
 
 from .desk import Desk, after_step, same
-from .test_other_families import xl  # noqa: F401  (a fixture)
 from .test_probes import wrapped
 
 TOKENS = 4  # start, red, cat, end
@@ -129,7 +128,7 @@ def test_the_maps_are_those_of_the_definition(
     assert (everything < asked * facts.layers[0]).all(), "the padding gets some, too"
 
 
-def test_the_maps_of_sdxl_are_those_of_the_definition(xl: LoadedModel, tmp_path: Path) -> None:  # noqa: F811
+def test_the_maps_of_sdxl_are_those_of_the_definition(xl: LoadedModel, tmp_path: Path) -> None:
     desk = Desk(xl, tmp_path)
     desk.run(with_words(desk.submit(num_inference_steps=STEPS, prompt="red cat", batch_size=2)))
     xl.pipe.scheduler = type(xl.own_scheduler).from_config(xl.own_scheduler.config)

@@ -28,7 +28,7 @@ from sdtui.protocol import (
 from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.errors import Cancelled, JobProblem
 from sdtui.worker.generate import run_job
-from sdtui.worker.models import LoadedModel, ModelRequest, load_model
+from sdtui.worker.models import LoadedModel
 from sdtui.worker.stages import generators_of
 
 from .conftest import a_submit, build_tokenizer
@@ -60,15 +60,6 @@ def build_xl(folder: Path) -> StableDiffusionXLPipeline:
         tokenizer_2=tokenizer, unet=unet, scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
         add_watermarker=False,
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def xl(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    folder = tmp_path_factory.mktemp("xl")
-    build_xl(folder).save_pretrained(folder / "tiny-xl")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        return load_model(ModelRequest(str(folder / "tiny-xl")))
 
 
 @pytest.fixture

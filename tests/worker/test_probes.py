@@ -38,7 +38,6 @@ from sdtui.worker.turns import MOST, SHARE, Turns
 
 from .conftest import a_submit
 from .desk import STEPS, Desk, after_step, same
-from .test_other_families import xl  # noqa: F401  (a fixture)
 
 CPU = torch.device("cpu")
 
@@ -232,7 +231,7 @@ def test_what_memory_ended_is_not_counted_with_what_was_made_after_it(desk: Desk
     assert {event.modules[0].shape[0] for event in runs} == {2}, "one picture with guidance"
 
 
-def test_a_pipeline_that_runs_as_a_whole_is_looked_at_too(xl: LoadedModel, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pipeline_that_runs_as_a_whole_is_looked_at_too(xl: LoadedModel, tmp_path: Path) -> None:
     desk = Desk(xl, tmp_path)
     plain, watched = desk.run(desk.submit("plain")), desk.run(inspected(desk.submit("watched")))
     assert same(plain, watched)
