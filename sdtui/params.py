@@ -20,6 +20,8 @@ SHIPPED_MODEL: Final = "scenes-128"
 """The name of the model that lies in the package."""
 MAX_PROMPT_CHARACTERS: Final = 10_000
 """77 tokens are read; 10,000 characters leave room for every prompt with weights and comments, and stop a pasted file."""
+MAX_SOURCE_CHARACTERS: Final = 4096
+"""The longest path that Linux takes, and more than any server takes of a URL."""
 MAX_SEED: Final = 2**53 - 1
 """The largest integer that survives JSON readers that use doubles."""
 RANDOM_SEEDS: Final = 2**32
@@ -41,7 +43,7 @@ class Spec(msgspec.Struct, frozen=True):
     choices: tuple[str, ...] = ()
     a1111: str | None = None
     group: str = "main"
-    """Where the form shows it: `prompt`, `main`, `size`, `model`, `advanced`."""
+    """Where the form shows it: `prompt`, `main`, `size`, `image`, `model`, `advanced`."""
 
 
 class GenerationParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +122,39 @@ class GenerationParams(msgspec.Struct, frozen=True, kw_only=True):
             group="size",
         ),
     ] = None
+    init_image: Annotated[
+        str | None,
+        Spec(
+            "Initial image",
+            "A picture to begin with instead of noise: a file or a URL. Empty: text to image.",
+            "init",
+            group="image",
+        ),
+    ] = None
+    strength: Annotated[
+        float,
+        Spec(
+            "Strength",
+            "With an initial image: which share of the steps runs, and so how much of the picture may change (SDEdit).",
+            "strength",
+            minimum=0.0,
+            maximum=1.0,
+            step=0.05,
+            a1111="Denoising strength",
+            group="image",
+        ),
+    ] = 0.8
+    resize: Annotated[
+        Literal["fit", "exact", "fill", "crop"],
+        Spec(
+            "Resize",
+            "How the initial image gets the size: fit keeps its proportions inside it, exact stretches, fill cuts what stands "
+            "out, crop cuts the middle out.",
+            "resize",
+            choices=("fit", "exact", "fill", "crop"),
+            group="image",
+        ),
+    ] = "fit"
     scheduler: Annotated[
         str,
         Spec(
@@ -320,6 +355,8 @@ def _check_text(field: ParamField, value: str) -> str | None:
         return f"Scheduler {value[:40]!r} is not known; the nearest one is {nearest_scheduler(value)!r}."
     if field.name == "prompt" and not value.strip():
         return "Prompt is empty; say what the picture should show."
+    if field.name == "init_image" and (not value.strip() or len(value) > MAX_SOURCE_CHARACTERS or "\0" in value):
+        return f"Initial image takes the path of a picture or a URL, of at most {MAX_SOURCE_CHARACTERS:,} characters."
     if field.name == "model" and not value.strip():
         return f"Model is empty; name a diffusers folder, a hub id or {SHIPPED_MODEL!r}."
     if field.spec.group == "prompt" and len(value) > MAX_PROMPT_CHARACTERS:
@@ -343,7 +380,27 @@ def check_params(params: GenerationParams) -> list[Problem]:
     Whether the model can take a width, a height or a scheduler only the worker knows; see `check_size`.
     """
     found = ((name, check_value(name, getattr(params, name))) for name in BY_FIELD)
-    return [Problem(name, message) for name, message in found if message]
+    problems = [Problem(name, message) for name, message in found if message]
+    if not problems and params.init_image is not None:
+        message = check_strength(params.num_inference_steps, params.strength)
+        problems += [Problem("strength", message)] if message else []
+    return problems
+
+
+def steps_that_run(steps: int, strength: float) -> int:
+    """How many of the steps image to image runs: the last ones, as `get_timesteps` of diffusers' pipelines counts them.
+
+    Meng et al. 2021 (SDEdit), section 3: the picture gets as much noise as the first of these expects.
+    """
+    return min(int(steps * strength), steps)
+
+
+def check_strength(steps: int, strength: float) -> str | None:
+    """Whether any step is left to run, as a sentence for the user."""
+    if steps_that_run(steps, strength) > 0:
+        return None
+    least = next(value for value in range(1, 101) if steps_that_run(steps, value / 100) > 0) / 100 if steps > 0 else 1.0
+    return f"Strength {strength:g} of {steps} steps leaves none to run; at least {least:g} is needed, or more steps."
 
 
 def check_size(name: str, value: int | None, multiple: int) -> str | None:

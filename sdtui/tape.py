@@ -55,9 +55,8 @@ def digest_of(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=16).digest()
 
 
-def _payloads(descriptor: int) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of each whole payload; ends before the first record that is torn or damaged."""
-    at = 0
+def payloads_of(descriptor: int, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of each whole payload from a record's beginning on; ends before the first that is torn or damaged."""
     while True:
         head = os.pread(descriptor, _HEAD.size, at)
         if len(head) < _HEAD.size:
@@ -163,7 +162,7 @@ class Tape:
 
     def _take_up(self, fingerprint: Mapping[str, Any]) -> str:
         """Take over what is whole; returns why nothing is."""
-        payloads = _payloads(self._descriptor)
+        payloads = payloads_of(self._descriptor)
         first = next(payloads, None)
         if first is None:
             return "its beginning is damaged" if os.fstat(self._descriptor).st_size else ""
@@ -230,7 +229,7 @@ def read_tape(path: Path) -> tuple[dict[str, Any], list[Call]]:
     """A tape's fingerprint and its whole calls, without changing it. Raises `TapeError` or `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        payloads = _payloads(descriptor)
+        payloads = payloads_of(descriptor)
         first = next(payloads, None)
         fingerprint = _fingerprint(first[1]) if first is not None else None
         if fingerprint is None:

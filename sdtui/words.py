@@ -1,12 +1,11 @@
 """Where the words of a prompt act, from what an inspected job left on disk: their maps, and those as heat over a picture.
 
-The maps are those of DAAM (Tang et al. 2022, "What the DAAM", eq. 4 to 6); `sdtui.inspected` says what is in the file. The
-guidance maps are taken from the denoiser tape. numpy and Pillow come with this module: import it late.
+The maps are those of DAAM (Tang et al. 2022, "What the DAAM", eq. 4 to 6); `sdtui.inspected` says what is in the file.
+numpy and Pillow come with this module: import it late.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from sdtui.inspected import InspectedError, InspectedFile, WordFacts
-from sdtui.tape import Call, TapeError, read_at, read_tape
+from sdtui.tensors import Map
 from sdtui.text import safe_text
 
 HUES: Final = ((255, 112, 16), (0, 143, 239))
@@ -31,9 +30,6 @@ _RAMP: Final = (
 """Nine even places of matplotlib's colour map `inferno` (CC0): lightness grows evenly with the value, in grey, too."""
 _END_OF_WORD: Final = "</w>"
 _MARK: Final = re.compile(r"<\|.*\|>", re.DOTALL)
-_DTYPES: Final = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
-
-Map = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Word(NamedTuple):
@@ -233,68 +229,3 @@ def save_png(image: Image.Image, path: Path) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-# --- guidance -------------------------------------------------------------------------------------------------------
-
-
-def guidance_maps(tape_path: Path) -> list[Map]:
-    """How far the prompt moves the network's answer at each latent pixel: for each step (B, h, w), all steps in their order.
-
-    The norm over channels of the answer with the prompt minus the one without. Raises `InspectedError` where the tape cannot
-    be read, or where the job has no guidance.
-    """
-    name = safe_text(str(tape_path), limit=300)
-    try:
-        fingerprint, calls = read_tape(tape_path)
-        pictures = len(fingerprint["seeds"])
-        with tape_path.open("rb") as file:
-            steps = [_guidance(_answers(file.fileno(), found), pictures) for found in _by_step(calls)]
-    except FileNotFoundError as error:
-        raise InspectedError(f"The steps of this job are not recorded, or were removed: {name} is not there.") from error
-    except OSError as error:
-        raise InspectedError(f"{name} cannot be read: {error.strerror}.") from error
-    except (TapeError, KeyError, TypeError, ValueError) as error:
-        raise InspectedError(f"{name} cannot be used: {safe_text(str(error), limit=200)}.") from error
-    if not steps:
-        raise InspectedError(f"{name} holds no steps.")
-    return steps
-
-
-def _by_step(calls: Sequence[Call]) -> list[list[Call]]:
-    steps: dict[int, list[Call]] = {}
-    for call in calls:
-        steps.setdefault(call.step_index, []).append(call)
-    return [steps[index] for index in sorted(steps)]
-
-
-def _answers(descriptor: int, calls: Sequence[Call]) -> list[Map]:
-    return [_first_tensor(read_at(descriptor, call.length, call.offset)) for call in calls]
-
-
-def _first_tensor(payload: bytes) -> Map:
-    """The answer in the image of a safetensors file, as float32; bfloat16 is the upper half of that."""
-    begin = 8 + int.from_bytes(payload[:8], "little")
-    header = json.loads(payload[8:begin])
-    entry = next(entry for name, entry in header.items() if name != "__metadata__")
-    if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"an answer is of the type {entry['dtype']}")
-    first, past = entry["data_offsets"]
-    values = np.frombuffer(payload[begin + first : begin + past], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    if entry["dtype"] == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
-
-
-def _guidance(answers: list[Map], pictures: int) -> Map:
-    """(B, h, w), from one answer for both prompts or from two answers; which one is which does not matter to the norm."""
-    if any(answer.ndim != 4 for answer in answers):
-        raise InspectedError("The network's answers are no pictures of channels, so that there is no map of the guidance.")
-    if len(answers) == 1 and len(answers[0]) == 2 * pictures:
-        one, other = answers[0][:pictures], answers[0][pictures:]
-    elif len(answers) == 2 and len(answers[0]) == len(answers[1]) == pictures:
-        one, other = answers
-    else:
-        raise InspectedError("This job has no guidance: the network was asked with the prompt only.")
-    norm: Map = np.sqrt(np.square(other - one).sum(axis=1))
-    return norm

@@ -198,7 +198,8 @@ def _places(row: _WordRow | _StepRow) -> tuple[str, str, str]:
 
 
 def _show_guidance(found: Inspected, step: int | None, asked: _Asked) -> int:
-    from sdtui.words import guidance_maps, spread_of
+    from sdtui.answers import guidance_maps
+    from sdtui.words import spread_of
 
     maps = [every[found.position] for every in guidance_maps(tape_of(found.file.path))]
     if step is not None and step > len(maps):

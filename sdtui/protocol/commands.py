@@ -7,7 +7,7 @@ from typing import Final, Literal
 from sdtui.params import GenerationParams
 from sdtui.protocol.base import Message
 from sdtui.protocol.probing import InspectMode
-from sdtui.protocol.values import CancelWhen, PreviewOptions, ResumePoint
+from sdtui.protocol.values import BranchPoint, CancelWhen, PreviewOptions, ResumePoint
 
 PROTOCOL_VERSION: Final = 2
 
@@ -45,6 +45,8 @@ class Submit(Message, frozen=True, kw_only=True):
     words: bool = False
     """Keep where each word of the prompt acts: cross-attention maps."""
     priority: int = 0
+    branch: BranchPoint | None = None
+    """Go on from a step of another job, with what `params` says from there on."""
     resume: ResumePoint | None = None
     """Only from the server to the worker: the job was begun before."""
 
@@ -154,6 +156,21 @@ class Replay(Message, frozen=True, kw_only=True):
     job: str
 
 
+class DecodeStep(Message, frozen=True, kw_only=True):
+    """Decode one step's x0 prediction with the model's full VAE, and ask for a `StepDecoded` or `StepNotDecoded` reply.
+
+    The latents come from the job's trajectory (`sdtui.trajectory`), the picture goes beside it, and is not made twice. A
+    worker that is busy with a job of the same model does it between two steps.
+    """
+
+    job: str
+    step_index: int
+    """Counted from 0; -1 is the noise, or the noised picture, that the job began with."""
+    batch_index: int = 0
+    picture: int = 0
+    """Which one of the batch."""
+
+
 class Status(Message, frozen=True, kw_only=True):
     """Ask for a `ServerStatus` reply."""
 
@@ -165,4 +182,4 @@ class Shutdown(Message, frozen=True, kw_only=True):
 QueueCommand = (
     Cancel | CancelWaiting | Pause | Resume | Retry | Duplicate | Edit | Move | SetPriority | Hold | Delete | DeleteEnded
 )
-Command = Hello | LoadModel | Submit | QueueCommand | ListJobs | GetJob | Replay | Status | Shutdown
+Command = Hello | LoadModel | Submit | QueueCommand | ListJobs | GetJob | Replay | DecodeStep | Status | Shutdown

@@ -283,6 +283,28 @@ class ImageSaved(Message, frozen=True, kw_only=True):
     """Writing the file."""
 
 
+class StepDecoded(Message, frozen=True, kw_only=True):
+    """The picture of a step by the full VAE is on disk, as a PNG file beside the job's trajectory."""
+
+    job: str
+    batch_index: int
+    step_index: int
+    picture: int
+    path: str
+    elapsed_s: float
+    """0 where it was there already."""
+
+
+class StepNotDecoded(Message, frozen=True, kw_only=True):
+    """A step that could not be decoded, and why, in a sentence that may be shown."""
+
+    job: str
+    batch_index: int
+    step_index: int
+    picture: int
+    message: str
+
+
 class JobResumed(Message, frozen=True, kw_only=True):
     """Comes after `JobStarted` when a job that was begun before goes on, or must begin anew.
 
@@ -397,6 +419,8 @@ JobEvent = (
     | JobInspected
     | PreviewReady
     | ImageSaved
+    | StepDecoded
+    | StepNotDecoded
     | JobResumed
     | JobPaused
     | JobInterrupted

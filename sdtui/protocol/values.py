@@ -76,6 +76,18 @@ ENDED: Final[tuple[JobState, ...]] = ("done", "failed", "cancelled")
 JOB_STATES: Final[tuple[JobState, ...]] = ("running", *WAITING, "paused", *ENDED)
 
 
+class BranchPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job leaves the way of another one: that one's steps before `step` are taken over, the others are made anew."""
+
+    job: str
+    """The parent; its recorded steps must still be there when the branch begins."""
+    step: int
+    """How many steps are taken over, 1 or more; step `step`, counted from 0, is the first that runs anew."""
+    batch_index: int = 0
+    picture: int = 0
+    """Which picture of the parent's batch."""
+
+
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """One job as the queue shows it."""
 
@@ -100,6 +112,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """Steps of a batch; 0 until it is known."""
     copy_of: str | None = None
     """The job that it was duplicated from."""
+    branch: BranchPoint | None = None
+    """The job and step that it branched from."""
 
 
 class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -160,7 +160,7 @@ class InspectedWords:
         return found
 
     def _guidance_maps(self) -> list[np.ndarray[Any, Any]]:
-        from sdtui.words import guidance_maps
+        from sdtui.answers import guidance_maps
 
         if self._guidance is None:
             self._guidance = guidance_maps(tape_of(self.path))

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from sdtui.settings import cache_dir, write_atomically
+from sdtui.trajectory import LinearFactors
 
 FIT_PX: Final = 128
 """Side of the pictures: 256 latent pixels each at an eighth, and a large VAE on a CPU still encodes one in half a second."""
@@ -27,19 +28,11 @@ _DIGEST_VALUES: Final = 256
 _log: Final = logging.getLogger(__name__)
 
 
-class LinearFactors(msgspec.Struct, frozen=True):
-    """rgb = z weights + bias in [-1, 1], for latents as the sampler holds them; `r2` is how much of the pictures it explains."""
-
-    weights: tuple[tuple[float, float, float], ...]
-    """(C, 3)"""
-    bias: tuple[float, float, float]
-    r2: float
-
-
 @dataclass(frozen=True)
 class LinearMap:
     """The factors as tensors on a device, scaled so that colours come out from 0 to 255."""
 
+    factors: LinearFactors
     weights: torch.Tensor
     """(C, 3), float32"""
     bias: torch.Tensor
@@ -50,7 +43,7 @@ class LinearMap:
         """Put the factors where the latents are."""
         weights = torch.tensor(factors.weights, device=device) * 127.5
         bias = (torch.tensor(factors.bias, device=device) + 1.0) * 127.5 + 0.5  # the half rounds when the fraction is cut
-        return cls(weights, bias)
+        return cls(factors, weights, bias)
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         """(C, h, w) latents as the sampler holds them -> (h, w, 3) uint8."""

@@ -16,10 +16,11 @@ from PIL import Image
 from safetensors.numpy import save
 
 from sdtui import tape, words
+from sdtui.answers import guidance_maps
 from sdtui.inspected import Inspected, InspectedError, InspectedFile, WordFacts, write_inspected
 from sdtui.tape import Tape
 from sdtui.text import is_safe
-from sdtui.words import HUES, Word, guidance_maps, heat, save_png, word_map, words_of
+from sdtui.words import HUES, Word, heat, save_png, word_map, words_of
 
 FINE, COARSE = (8, 4), (4, 2)
 RED_CAT = ("<|startoftext|>", "re", "d</w>", "cat</w>", "<|endoftext|>")

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from sdtui.answers import guidance_maps
 from sdtui.inspected import InspectedFile, files_of, inspected_path, newest, tape_of
 from sdtui.protocol import ImageSaved, JobFinished, JobInspected, MemoryRanOut, ResumePoint, StageFinished, Submit
-from sdtui.words import guidance_maps, word_map, words_of
+from sdtui.words import word_map, words_of
 from sdtui.worker import inspection, journal
 from sdtui.worker.errors import Cancelled
 from sdtui.worker.models import LoadedModel
