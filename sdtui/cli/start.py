@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Final, get_args
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
 
 from sdtui.cli.output import EXIT_BAD_INPUT, CommandError, complain
 from sdtui.settings import ImageProtocol, Settings, SettingsError, load_settings, nearest
 from sdtui.terminal.probe import start_probe
+
+if TYPE_CHECKING:
+    from sdtui.ui.app import SdtuiApp
 
 PROTOCOLS: Final[tuple[str, ...]] = get_args(ImageProtocol)
 
@@ -22,10 +26,10 @@ def settings_or_error() -> Settings:
         raise CommandError(str(error), EXIT_BAD_INPUT) from error
 
 
-def start_app(image_protocol: str | None = None) -> int:
+def start_app(image_protocol: str | None = None, *, opening: Callable[[SdtuiApp], Awaitable[None]] | None = None) -> int:
     """Run the app until it is left; its return code. What is wrong with the settings is said before the screen is taken.
 
-    The terminal is asked first, and answers while the app is imported.
+    The terminal is asked first, and answers while the app is imported. `opening` shows what is to be seen first.
     """
     settings = settings_or_error()
     if image_protocol is not None:
@@ -39,7 +43,7 @@ def start_app(image_protocol: str | None = None) -> int:
             from sdtui.terminal.verdict import settle_colorterm
 
             settle_colorterm(probe.report(), os.environ)
-        app = SdtuiApp(settings, probe=probe)
+        app = SdtuiApp(settings, probe=probe, opening=opening)
         app.run()
     finally:
         probe.restore()

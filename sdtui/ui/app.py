@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final
@@ -62,9 +62,17 @@ class SdtuiApp(TerminalApp[None]):
         ),
     ]
 
-    def __init__(self, settings: Settings, *, connect: Connect | None = None, probe: Probe | None = None) -> None:
-        """`probe`: what the terminal was asked; without one, pictures are drawn in half cells."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connect: Connect | None = None,
+        probe: Probe | None = None,
+        opening: Callable[[SdtuiApp], Awaitable[None]] | None = None,
+    ) -> None:
+        """`probe`: what the terminal was asked; without one, pictures are drawn in half cells. `opening`: what to show first."""
         self._settings = settings
+        self._opening = opening
         self._complaints: list[str] = []
         self._made: dict[str, Any] = {}
         super().__init__(probe=probe, image_protocol=settings.terminal.image_protocol)
@@ -126,6 +134,8 @@ class SdtuiApp(TerminalApp[None]):
         for complaint in unknown_ids(self._settings.keymap):
             self.notify(complaint, title="Keymap", severity="warning", timeout=15, markup=False)
         self.run_worker(self._feed.run(), name="feed", exit_on_error=False)
+        if self._opening is not None:
+            self.call_later(self._opening, self)
 
     # --- themes ----------------------------------------------------------------------------------------------------
 
