@@ -12,6 +12,7 @@ import msgspec
 from sdtui.protocol.base import Message
 from sdtui.protocol.commands import Command
 from sdtui.protocol.events import Event, JobEvent, ServerEvent, WorkerEvent
+from sdtui.protocol.explaining import ExplainerReply, ExplainerRequest
 from sdtui.protocol.inspection import InspectorReply, InspectorRequest
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
@@ -43,9 +44,11 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
     *ServerEvent.__args__,
     *InspectorRequest.__args__,
     *InspectorReply.__args__,
+    *ExplainerRequest.__args__,
+    *ExplainerReply.__args__,
 )
 
-AnyMessage = Command | Event | InspectorRequest | InspectorReply
+AnyMessage = Command | Event | InspectorRequest | InspectorReply | ExplainerRequest | ExplainerReply
 _encoder: Final = msgspec.msgpack.Encoder()
 
 

@@ -267,7 +267,7 @@ async def test_one_that_nobody_needs_ends_by_itself(tmp_path: Path) -> None:
 
 
 async def test_closing_ends_one_that_does_not_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdtui.server.inspector._END_S", 0.05)
+    monkeypatch.setattr("sdtui.server.companion._END_S", 0.05)
     deaf = "import sys, time; sys.stdin.buffer.read(1); sys.stdin.close(); time.sleep(1000)"
     inspector = Inspector((sys.executable, "-c", deaf), log_path=tmp_path / "log")
     await inspector.start()
