@@ -27,7 +27,7 @@ last iteration ends before the first line of the next stage, as there is nothing
 `end`: run until the function returns.
 """
 HowMade = Literal["new", "rebound", "changed"]
-"""`new`: the name did not exist before. `rebound`: it means another object than before. `changed`: the tensor was written into."""
+"""`new`: the name did not exist before. `rebound`: it means another object now. `changed`: the tensor was written into."""
 
 
 class StartExplaining(Message, frozen=True, kw_only=True):
