@@ -197,14 +197,16 @@ def heat(picture: Image.Image, maps: Sequence[np.ndarray[Any, Any]], strength: f
     base = picture.convert("RGB")
     size = (base.height, base.width)
     levels = [_level(values, size) for values in maps]
-    if len(levels) == 1:
-        places = np.linspace(0, 1, len(_RAMP))
-        colours = np.stack([np.interp(levels[0], places, channel) for channel in np.array(_RAMP, np.float32).T], axis=-1)
-    else:
-        colours = np.stack(levels, axis=-1) @ np.array(HUES, np.float32)
+    colours = ramp(levels[0]) if len(levels) == 1 else np.stack(levels, axis=-1) @ np.array(HUES, np.float32)
     strength = min(max(strength, 0.0), 1.0)
     mixed = np.asarray(base, np.float32) * (1 - strength) + np.asarray(colours, np.float32) * strength
     return Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8))
+
+
+def ramp(levels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values from 0 to 1, (h, w) -> colours from black over red to yellow, (h, w, 3), from 0 to 255; what lies outside is cut."""
+    places = np.linspace(0, 1, len(_RAMP))
+    return np.stack([np.interp(levels, places, channel) for channel in np.array(_RAMP, np.float32).T], axis=-1)
 
 
 def _level(values: np.ndarray[Any, Any], size: tuple[int, int]) -> Map:
