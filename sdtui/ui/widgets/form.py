@@ -26,7 +26,7 @@ from sdtui.schedulers import MODEL_DEFAULT, SIGMAS
 if TYPE_CHECKING:
     from sdtui.ui.widgets.field import FieldRow
 
-GROUPS: Final = {"main": "", "size": "", "advanced": "Batches and text", "model": "Model"}
+GROUPS: Final = {"main": "", "size": "", "image": "Image to image", "advanced": "Batches and text", "model": "Model"}
 """The groups in the order they are shown, with a heading where one helps."""
 KEPT: Final = "fixed"
 """Behind the label of a seed that stays."""
