@@ -9,8 +9,9 @@ import msgspec
 import typer
 
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json, table
-from sdtui.metadata import ImageRecord, MetadataError, read_png
+from sdtui.metadata import ImageRecord, MetadataError, initial_name, read_png
 from sdtui.params import FIELDS
+from sdtui.protocol import BranchPoint
 from sdtui.text import format_seconds
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -43,8 +44,16 @@ def meta(
 
 
 def _record_rows(record: ImageRecord) -> list[tuple[str, str]]:
-    rows = [(field.spec.label, _value(getattr(record.params, field.name))) for field in FIELDS]
+    params, branch = record.params, record.branch
+    of_image = params.init_image is not None
+    rows = [
+        (field.spec.label, _value(field.name, getattr(params, field.name)))
+        for field in FIELDS
+        if of_image or field.spec.group != "image"
+    ]
     rows += [
+        ("Initial image's hash", record.init_image_digest),
+        ("Branch", f"of job {branch.job} at step {branch.step}{_picture_of(branch)}" if branch else ""),
         ("Scheduler class", record.scheduler_class),
         ("Model hash", record.model_hash or ""),
         ("Picture", f"{record.image_index + 1} of job {record.job}" if record.job else str(record.image_index + 1)),
@@ -57,7 +66,15 @@ def _record_rows(record: ImageRecord) -> list[tuple[str, str]]:
     return [(label, value) for label, value in rows if value]
 
 
-def _value(value: object) -> str:
+def _picture_of(branch: BranchPoint) -> str:
+    """Which of the parent's pictures, where it has several."""
+    batch = f", batch {branch.batch_index + 1}" if branch.batch_index else ""
+    return f"{batch}, picture {branch.picture + 1}" if branch.picture else batch
+
+
+def _value(name: str, value: object) -> str:
+    if name == "init_image" and value is not None:
+        return initial_name(str(value))
     if isinstance(value, bool):
         return "yes" if value else ""
     return "" if value is None else str(value)

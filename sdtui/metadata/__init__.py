@@ -7,7 +7,7 @@ nothing left out.
 from __future__ import annotations
 
 from sdtui.metadata.infotext import infotext, parse_infotext
-from sdtui.metadata.names import NAME_FIELDS, check_pattern, file_stem
+from sdtui.metadata.names import NAME_FIELDS, check_pattern, file_stem, initial_name
 from sdtui.metadata.read import read_png
 from sdtui.metadata.record import A1111_KEY, OUR_KEY, ImageMetadata, ImageRecord, MetadataError, OutputError, StorageProblem
 from sdtui.metadata.write import UnsavedPicture, prepare_output, save_png
@@ -25,6 +25,7 @@ __all__ = [
     "check_pattern",
     "file_stem",
     "infotext",
+    "initial_name",
     "parse_infotext",
     "prepare_output",
     "read_png",

@@ -37,20 +37,24 @@ def _sampler(record: ImageRecord) -> str:
     return spec.a1111 or spec.label
 
 
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else str(value)
+
+
 def _parameters(record: ImageRecord) -> dict[str, str | None]:
     """The last line's keys and values in A1111's order; None is left out."""
     params = record.params
-    scale = params.guidance_scale
     in_batch = record.batch_size > 1
     return {
         "Steps": str(params.num_inference_steps),
         "Sampler": _sampler(record),
         "Schedule type": a1111_schedule(params.sigmas),
-        "CFG scale": str(int(scale)) if float(scale).is_integer() else str(scale),
+        "CFG scale": _number(params.guidance_scale),
         "Seed": None if params.seed is None else str(params.seed),
         "Size": f"{params.width}x{params.height}" if params.width and params.height else None,
         "Model hash": record.model_hash,
         "Model": record.model_name,
+        "Denoising strength": _number(params.strength) if params.init_image is not None else None,
         "Clip skip": str(params.clip_skip + 1) if params.clip_skip > 0 else None,
         "RNG": "CPU" if record.device.startswith("cpu") else None,
         "Batch size": str(record.batch_size) if in_batch else None,

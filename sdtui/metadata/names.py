@@ -1,10 +1,11 @@
-"""A picture's file name from a pattern of fields; it cannot leave its directory."""
+"""A picture's file name from a pattern of fields, which cannot leave its directory; and the names of initial images."""
 
 from __future__ import annotations
 
 import re
 import string
 from datetime import datetime
+from pathlib import PurePath
 from typing import Final
 
 from sdtui.metadata.record import ImageRecord, OutputError
@@ -20,6 +21,8 @@ _RESERVED: Final = frozenset(
     ("CON", "PRN", "AUX", "NUL", *(f"{device}{number}" for device in ("COM", "LPT") for number in "123456789"))
 )
 """Devices of Windows, with any ending: a picture of this name cannot be copied there."""
+_KEPT_NAME: Final = re.compile(r"[0-9a-f]{16}-(?=.)")
+"""What the store of initial images puts before a file's own name."""
 
 
 def check_pattern(pattern: str) -> None:
@@ -67,3 +70,8 @@ def file_stem(pattern: str, record: ImageRecord) -> str:
     stem = _name_part(pattern.format(**parts)).lstrip(".-_ ")
     stem = _cut_bytes(stem, _MAX_STEM_BYTES).rstrip(". ") or "image"
     return f"{stem}_" if stem.split(".", 1)[0].upper() in _RESERVED else stem
+
+
+def initial_name(path: str) -> str:
+    """What the initial image at a path was called before a copy of it was kept; safe to show, on one line."""
+    return safe_text(_KEPT_NAME.sub("", PurePath(path).name, count=1) or path, limit=80)

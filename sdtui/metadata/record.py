@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from sdtui.params import GenerationParams
+from sdtui.protocol import BranchPoint
 
 OUR_KEY: Final = "sdtui"
 A1111_KEY: Final = "parameters"
@@ -59,6 +60,10 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Faster modes in use that change the picture's bits."""
     memory_remedies: tuple[str, ...] = ()
     """What was done after memory ran out; a smaller batch and a decode in tiles change the picture's bits."""
+    init_image_digest: str = ""
+    """BLAKE2b-128 of the initial image's file, hexadecimal; the file itself may be gone. Empty for text to image."""
+    branch: BranchPoint | None = None
+    """The job and step that this one branched from."""
 
 
 class ImageMetadata(msgspec.Struct, frozen=True, kw_only=True):

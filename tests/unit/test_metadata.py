@@ -32,12 +32,14 @@ from sdtui.metadata import (
     OutputError,
     file_stem,
     infotext,
+    initial_name,
     parse_infotext,
     prepare_output,
     read_png,
     save_png,
 )
 from sdtui.params import GenerationParams
+from sdtui.protocol import BranchPoint
 from sdtui.schedulers import SCHEDULERS
 from sdtui.text import is_safe, safe_text
 
@@ -106,7 +108,7 @@ hostile_text = st.one_of(
     ).map("\n".join),
 )
 some_records = st.builds(
-    lambda prompt, negative, model, scheduler, sigmas, guidance, seed, skip, batch: record(
+    lambda prompt, negative, model, scheduler, sigmas, guidance, seed, skip, batch, source, strength: record(
         prompt=prompt,
         negative_prompt=negative,
         model_name=model,
@@ -116,6 +118,8 @@ some_records = st.builds(
         seed=seed,
         clip_skip=skip,
         batch_size=batch,
+        init_image=source,
+        strength=strength,
     ),
     hostile_text,
     hostile_text,
@@ -126,6 +130,8 @@ some_records = st.builds(
     st.integers(0, 2**53 - 1),
     st.integers(0, 11),
     st.integers(1, 4),
+    st.none() | hostile_text,
+    st.floats(0, 1),
 )
 
 
@@ -139,6 +145,10 @@ def test_any_record_is_read_back_by_a1111s_parser_and_by_ours_alike(made: ImageR
     assert float(read["CFG scale"]) == made.params.guidance_scale
     assert re.fullmatch(r"\d+x\d+", made.model_name) or read.get("Model", "") == safe_text(made.model_name).strip()
     assert read.get("Clip skip") == (str(made.params.clip_skip + 1) if made.params.clip_skip else None)
+    strength = read.get("Denoising strength")
+    assert (None if strength is None else float(strength)) == (
+        made.params.strength if made.params.init_image is not None else None
+    )
 
 
 @given(some_records)
@@ -166,6 +176,29 @@ def test_the_infotext_has_a1111s_keys_in_a1111s_order() -> None:
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 128x64, "
         "Model hash: 6ce0161689, Model: scenes-128, Clip skip: 2, RNG: CPU, Version: sdtui 0.1.0"
     )
+
+
+def test_the_denoising_strength_stands_where_a1111_writes_it_and_only_with_an_initial_image() -> None:
+    made = record(clip_skip=1, init_image="/store/0123456789abcdef-cat.png", strength=0.6)
+    assert "Model: scenes-128, Denoising strength: 0.6, Clip skip: 2, " in infotext(made)
+    assert "/store" not in infotext(made), "whoever is sent the picture need not know where files lie here"
+    assert "Denoising" not in infotext(record(clip_skip=1, strength=0.6))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/store/initial/0123456789abcdef-red cat.png", "red cat.png"),
+        ("/home/me/cat.png", "cat.png"),
+        ("/store/0123456789ABCDEF-cat.png", "0123456789ABCDEF-cat.png"),  # the store writes small letters
+        ("/store/0123456789abcdef-", "0123456789abcdef-"),
+        ("/store/\x1b[31m[b]\n.png", "[b] .png"),
+        ("/" + "x" * 200, "x" * 79 + "…"),
+        ("/", "/"),
+    ],
+)
+def test_an_initial_image_is_called_what_it_was_called_before_it_was_kept(path: str, name: str) -> None:
+    assert initial_name(path) == name
 
 
 def test_values_with_commas_or_colons_are_quoted() -> None:
@@ -199,6 +232,26 @@ def test_a_saved_picture_is_read_back_with_nothing_lost(tmp_path: Path) -> None:
     assert read.fields["Steps"] == "20"
     with Image.open(path) as image:
         assert image.tobytes() == picture().tobytes()
+
+
+def test_initial_image_and_branch_are_read_back_and_need_not_be_there(tmp_path: Path) -> None:
+    made = record(
+        init_image="/store/0123456789abcdef-猫.png",
+        strength=0.35,
+        resize="exact",
+        init_image_digest="0123456789abcdef" * 2,
+        branch=BranchPoint(job="20260101-110000-cd34", step=8, picture=1),
+    )
+    assert read_png(save_png(picture(), tmp_path, "{seed}", made)).record == made
+    older = msgspec.to_builtins(RECORD)
+    for name in ("init_image_digest", "branch"):
+        del older[name]
+    for name in ("init_image", "strength", "resize"):
+        del older["params"][name]
+    path, info = tmp_path / "older.png", PngInfo()
+    info.add_text("sdtui", json.dumps(older))
+    picture().save(path, pnginfo=info)
+    assert read_png(path).record == RECORD
 
 
 def test_our_json_is_ascii_so_no_reader_prints_a_control_sequence(tmp_path: Path) -> None:
