@@ -101,6 +101,13 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Estimate the memory that a job will need, in a process beside, when nothing else is at work."""
 
 
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[network]`"""
+
+    private_addresses: bool = False
+    """Fetch initial images from private and local addresses too."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything in `settings.toml`."""
 
@@ -110,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     terminal: Terminal = Terminal()
     worker: Worker = Worker()
     inspect: Inspect = Inspect()
+    network: Network = Network()
     keymap: dict[str, str] = {}
     """Keys by binding id: `"create.generate" = "f5,ctrl+j"`."""
 
@@ -121,6 +129,7 @@ _SECTIONS: Final = {
     "terminal": Terminal,
     "worker": Worker,
     "inspect": Inspect,
+    "network": Network,
 }
 
 
@@ -162,6 +171,11 @@ def database_lock_path() -> Path:
 def tapes_dir() -> Path:
     """One directory a job: its recorded steps, and which of its pictures are saved."""
     return data_dir() / "tapes"
+
+
+def initial_dir() -> Path:
+    """Copies of the initial images that jobs begin from, each under the hash of its bytes."""
+    return data_dir() / "initial"
 
 
 def worker_record_path() -> Path:

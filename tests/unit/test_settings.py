@@ -57,6 +57,8 @@ def test_a_file_is_read(path: Path) -> None:
         ("[server]\nmax_clients = 0", ["server.max_clients", ">= 1"]),
         ("[server]\nidle_timeout_s = nan", ["server.idle_timeout_s", ">= 1"]),
         ("[preview]\nmethod = 'magic'", ["preview.method", "magic"]),
+        ("[network]\nprivate_addresses = 'yes'", ["network.private_addresses", "Expected `bool`"]),
+        ("[network]\nprivate_adresses = true", ["[network]", "did you mean 'private_addresses'?"]),
         ("[keymap]\n'create.generate' = 5", ["keymap", "Expected `str`"]),
         ("general = 3", ["general must be a section, written [general]"]),
         ("keymap = 3", ["keymap"]),
@@ -88,6 +90,13 @@ def test_the_environment_comes_before_the_file(path: Path) -> None:
     )
     assert (found.server.idle_timeout_s, found.worker.offline, found.general.model) == (5.0, True, "a/b")
     assert found.general.theme == "sdtui-light"
+
+
+def test_private_addresses_are_allowed_only_where_somebody_says_so(path: Path) -> None:
+    assert not load_settings(environ={}).network.private_addresses
+    assert load_settings(environ={"SDTUI_NETWORK_PRIVATE_ADDRESSES": "true"}).network.private_addresses
+    save_setting("network", "private_addresses", True)
+    assert load_settings(environ={}).network.private_addresses
 
 
 def test_a_mistake_in_the_environment_is_not_blamed_on_the_file() -> None:
@@ -177,6 +186,7 @@ def test_a_file_is_written_as_a_whole(home: Path) -> None:
 def test_everything_lies_where_the_xdg_variables_say(home: Path) -> None:
     assert settings.settings_path() == home / "config" / "sdtui" / "settings.toml"
     assert settings.database_path().parent == home / "data" / "sdtui"
+    assert settings.initial_dir() == home / "data" / "sdtui" / "initial"
     assert settings.server_log_path().parent == settings.history_path().parent == home / "state" / "sdtui"
     assert settings.cache_dir() == home / "cache" / "sdtui"
     assert settings.socket_path() == home / "run" / "sdtui" / "server.sock"
