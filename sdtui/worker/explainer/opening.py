@@ -1,0 +1,100 @@
+"""From the parameters of a generation to a session: the model as the worker loads it, and the function's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import torch
+from PIL import Image
+
+from sdtui.params import GenerationParams, steps_that_run
+from sdtui.protocol import Message
+from sdtui.scratch.image_to_image import image_to_image
+from sdtui.scratch.text_to_image import text_to_image
+from sdtui.settings import initial_dir
+from sdtui.worker.cancellation import CancelToken
+from sdtui.worker.errors import Cancelled, JobProblem, ModelProblem
+from sdtui.worker.explainer.fitness import check_folder, check_pipeline
+from sdtui.worker.explainer.fitness import check_params as check_function_params
+from sdtui.worker.explainer.pictures import Pictures
+from sdtui.worker.explainer.session import Session
+from sdtui.worker.generate import resolve
+from sdtui.worker.models import LoadedModel, ModelRequest, find_local_problem, find_model, load_model
+from sdtui.worker.samplers import build_scheduler
+
+Emit = Callable[[Message], None]
+
+
+def check(params: GenerationParams, *, allow_pickle: bool) -> None:
+    """What is wrong with a request that shows before a model is loaded for it. Raises `JobProblem`."""
+    check_function_params(params)
+    find_local_problem(ModelRequest.of(params), allow_pickle=allow_pickle)
+
+
+def load(params: GenerationParams, *, offline: bool, allow_pickle: bool, emit: Emit, token: CancelToken) -> LoadedModel:
+    """The model, which is of the right family. Raises `JobProblem`, `Cancelled`."""
+    request = ModelRequest.of(params)
+    check_folder(find_model(request, offline=offline, allow_pickle=allow_pickle, emit=emit, cancelled=token))
+    model = load_model(request, offline=offline, allow_pickle=allow_pickle, emit=emit, cancelled=token)
+    if not model.simple:
+        raise ModelProblem(f"Explain mode cannot encode prompts for a {type(model.pipe).__name__}.")
+    check_pipeline(model.pipe)
+    return model
+
+
+def open_session(
+    model: LoadedModel, given: GenerationParams, token: CancelToken, *, allow_private: bool = False
+) -> tuple[Session, GenerationParams]:
+    """A session that has not started, and its parameters with size, seed and scheduler filled in. Raises `JobProblem`.
+
+    `allow_private`: an initial image may come from a private address.
+    """
+    params, pipe = resolve(model, given), model.pipe
+    image = None
+    if params.init_image is not None:
+        params, image = _initial_image(model, params, token, allow_private=allow_private)
+    seed = params.seed or 0
+    pipe.scheduler = build_scheduler(model.own_scheduler, model.info.schedulers, params, [seed])
+    function: Callable[..., Any] = text_to_image if image is None else image_to_image
+    pictures = Pictures(function.__name__, pipe.tokenizer, model.previews.linear)
+    arguments = {
+        "prompt": params.prompt,
+        "negative_prompt": params.negative_prompt,
+        "num_inference_steps": params.num_inference_steps,
+        "guidance_scale": params.guidance_scale,
+        "generator": torch.Generator("cpu").manual_seed(seed),
+        **({"height": params.height, "width": params.width} if image is None else {"image": image, "strength": params.strength}),
+    }
+    total_steps = _total_steps(pipe.scheduler, params)
+    return Session(function, pipe, arguments, total_steps=total_steps, pictures=pictures, token=token), params
+
+
+def _total_steps(scheduler: Any, params: GenerationParams) -> int:
+    """How often the loop goes round: once for each timestep, of which schedulers of second order have more than steps."""
+    steps, timesteps = params.num_inference_steps, len(scheduler.timesteps)
+    if params.init_image is None:
+        return timesteps
+    return timesteps - (steps - steps_that_run(steps, params.strength)) * int(scheduler.order)
+
+
+def _initial_image(
+    model: LoadedModel, params: GenerationParams, token: CancelToken, *, allow_private: bool
+) -> tuple[GenerationParams, Image.Image]:
+    """The initial image in its size, and the parameters with that size; it is fetched where it is an address."""
+    from sdtui.initial_image import InitialImageCancelled, InitialImageError, take_in
+    from sdtui.worker.image_to_image import read_for
+
+    try:
+        kept = take_in(params.init_image or "", initial_dir(), allow_private=allow_private, cancelled=token)
+    except InitialImageCancelled as error:
+        raise Cancelled from error
+    except InitialImageError as error:
+        raise JobProblem(str(error), "init_image") from error
+    params = msgspec.structs.replace(params, init_image=str(kept.path))
+    width, height = params.width or 0, params.height or 0  # known: `resolve` has filled them in
+    sized, initial = read_for(params, width, height, model.info.size_multiple_px)
+    if initial is None:
+        raise JobProblem("There is no initial image.", "init_image")
+    return sized, initial.image
