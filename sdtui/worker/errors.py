@@ -42,10 +42,14 @@ _DEVICE_BROKEN: Final = (
 )
 _DEVICE_UNFIT: Final = ("no kernel image is available", "no cuda-capable device", "invalid device ordinal", "driver version")
 """CUDA errors that a new process would meet again: they end the job, not the worker."""
-_SIZE: Final = r"([\d.]+)\s*([KMGT]i?B|bytes|B)"
+_SIZE: Final = r"([\d.]+)\s*([KMGTPE]i?B|bytes|B)"
 _NEEDED: Final = re.compile(rf"(?:tried to allocate|unable to allocate) {_SIZE}", re.IGNORECASE)
 _FREE: Final = re.compile(rf"of which {_SIZE} is free", re.IGNORECASE)
-_UNITS: Final = {"b": 1, "bytes": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TOTAL: Final = re.compile(rf"total capac(?:i)?ty of {_SIZE}", re.IGNORECASE)
+_OWN: Final = re.compile(rf"this process has {_SIZE} memory in use", re.IGNORECASE)
+"""Only where the driver tells the processes apart; in a container all of them have a number alone."""
+_CACHED: Final = re.compile(rf"{_SIZE} is reserved by PyTorch but unallocated", re.IGNORECASE)
+_UNITS: Final = {"b": 1, "bytes": 1} | {unit: 1 << 10 * power for power, unit in enumerate("kmgtpe", start=1)}
 
 
 class JobProblem(Exception):
@@ -116,14 +120,27 @@ class Shortage:
     """What an allocator said that it needed and had; 0 where it did not say."""
 
     needed_bytes: int = 0
+    """The one request that was refused."""
     free_bytes: int = 0
+    total_bytes: int = 0
+    """Of the device."""
+    own_bytes: int = 0
+    """What this process has of the device, with all that the driver holds for it."""
+    cached_bytes: int = 0
+    """What the allocator holds in pieces that were too small."""
     text: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, error: BaseException) -> Shortage:
         """Read from an exception's text."""
         text = str(error)
-        return cls(_bytes(_NEEDED.search(text)), _bytes(_FREE.search(text)), text)
+        needed, free, total, own, cached = (_bytes(pattern.search(text)) for pattern in (_NEEDED, _FREE, _TOTAL, _OWN, _CACHED))
+        return cls(needed, free, total, own, cached, text)
+
+    @property
+    def others_bytes(self) -> int:
+        """What other processes have of the device; 0 where the text does not tell them apart."""
+        return max(0, self.total_bytes - self.free_bytes - self.own_bytes) if self.total_bytes and self.own_bytes else 0
 
 
 def _bytes(found: re.Match[str] | None) -> int:

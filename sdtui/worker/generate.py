@@ -67,7 +67,7 @@ def run_job(
         safety = safety_checker(model, offline=offline) if params.safety_checker else None
     emit(JobStarted(job=submit.job, seed=seeds[0], params=params, total_images=len(seeds)))
     reset_peak(device)
-    ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, batch_size=params.batch_size, emit=emit)
+    ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, info=model.info, params=params, emit=emit)
     probe = Probe(submit.job, submit.inspect, device, emit)
     inspection = Inspection(model, submit, params, probe, emit)
     job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, probe, inspection, save)

@@ -25,6 +25,7 @@ from sdtui.worker.errors import JobProblem, ModelProblem, is_out_of_memory, one_
 from sdtui.worker.hardware import Hardware, choose_hardware
 from sdtui.worker.interrupt import Interruptible
 from sdtui.worker.linear import LinearMap, load_or_fit
+from sdtui.worker.memory_facts import too_large
 from sdtui.worker.previews import PreviewKit
 from sdtui.worker.quiet import quieten_pipeline
 
@@ -162,8 +163,8 @@ def _load_pipeline(path: Path, request: ModelRequest, hardware: Hardware, *, all
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            message = f"Model {safe_text(request.model, limit=120)} does not fit into the memory of {hardware.device}."
-            raise ModelProblem(message) from error
+            pipe = None  # what of it is on the device is given back before that is measured
+            raise too_large(request.model, path, hardware, error) from error
         raise ModelProblem(f"Model {safe_text(request.model, limit=120)} could not be loaded: {one_line(error)}") from error
 
 

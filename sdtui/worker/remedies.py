@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
@@ -10,10 +12,13 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 import torch
 
-from sdtui.protocol import MemoryRanOut, Message
-from sdtui.text import format_bytes
+from sdtui.params import GenerationParams
+from sdtui.protocol import MemoryRanOut, Message, ModelInfo
 from sdtui.worker.errors import JobProblem, Shortage, is_out_of_memory
 from sdtui.worker.memory import available_bytes, free_memory
+from sdtui.worker.memory_advice import Advice, job_advice, next_time, shortage_text
+from sdtui.worker.memory_facts import need_of, place_of, refusal_of, scores_bytes, weight_bytes, work_of
+from sdtui.worker.memory_fit import Need, Place, Refusal
 
 Remedy = Literal["vae_slicing", "vae_tiling", "smaller_batch", "model_offload", "sequential_offload"]
 _WHEN_DECODING: Final[tuple[Remedy, ...]] = ("vae_slicing", "vae_tiling", "model_offload", "sequential_offload", "smaller_batch")
@@ -25,13 +30,6 @@ _DOES: Final[dict[Remedy, str]] = {
     "smaller_batch": "fewer pictures are made at a time",
     "model_offload": "only the part of the model that works is kept on the device",
     "sequential_offload": "the model is kept off the device and fetched layer by layer, which is slow",
-}
-_ADVICE: Final[dict[Remedy, str]] = {
-    "vae_slicing": "set a smaller batch size",
-    "vae_tiling": "make the picture smaller",
-    "smaller_batch": "set batch size {batch_size}",
-    "model_offload": "make the picture smaller, use dtype float16 or bfloat16, or close other programs that use the device",
-    "sequential_offload": "make the picture smaller, use dtype float16 or bfloat16, or close other programs that use the device",
 }
 _log: Final = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -48,10 +46,23 @@ class _Rung:
 class Ladder:
     """The remedies of one job: tries a stage again and again, each time in a way that needs less memory."""
 
-    def __init__(self, *, job: str, pipe: Any, device: torch.device, batch_size: int, emit: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        *,
+        job: str,
+        pipe: Any,
+        device: torch.device,
+        info: ModelInfo,
+        params: GenerationParams,
+        emit: Callable[[Message], None],
+    ) -> None:
+        """`params` with the sizes filled in."""
         self._job, self._pipe, self._device, self._emit = job, pipe, device, emit
+        self._info, self._work = info, work_of(pipe, info, params)
         self._rungs: list[_Rung] = []
-        self.batch_size = batch_size
+        self._first: tuple[Place, Refusal] | None = None
+        """Where memory ran out with nothing in force."""
+        self.batch_size = params.batch_size
         """How many pictures are made at a time."""
         self.keep: Callable[[Mapping[str, Any]], None] = lambda _: None
         """Told of what is in force whenever that changes."""
@@ -67,8 +78,15 @@ class Ladder:
         if not self._rungs:
             return ""
         done = ", ".join(_DOES[rung] for rung in get_args(Remedy) if rung in self.in_force)
-        wishes = dict.fromkeys(_ADVICE[rung.remedy].format(batch_size=self.batch_size) for rung in self._rungs)
-        return f"Memory ran out, so {done}. For the next job: {'; or '.join(wishes)}."
+        wish = ""
+        if self._first is not None:  # else it ran out for an earlier worker
+            wish = next_time(self._first[0], self._work, self._need, self._first[1], pictures=self.batch_size)
+        return f"Memory ran out, so {done}. {wish}".strip()
+
+    @functools.cached_property
+    def _need(self) -> Need:
+        """Estimated once, and only where there is something to explain."""
+        return need_of(self._pipe, self._info.path, self._work)
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Take up what an earlier worker had in force, as far as it is possible here."""
@@ -110,17 +128,24 @@ class Ladder:
 
     def _climb(self, batch_index: int, stage: str, size: int, shortage: Shortage, remedy: Remedy | None) -> None:
         free_bytes = shortage.free_bytes or available_bytes(self._device)
+        refusal = refusal_of(shortage, stage, size, self.in_force)
+        refusal = dataclasses.replace(refusal, scores_bytes=scores_bytes(self._pipe, self._work, refusal))
+        place = place_of(self._device, shortage, weight_bytes(self._pipe))
         if remedy is None:
-            raise JobProblem(self._exhausted(stage, shortage, free_bytes))
+            advice = self._exhausted(place, refusal)
+            raise JobProblem(advice.message, advice.field)
+        if not self._rungs:
+            self._first = place, refusal
         self._force(remedy, max(1, size // 2))
         _log.warning("job %s, %s: memory ran out; next: %s", self._job, stage, remedy)
+        what = shortage_text(place, refusal, free_now_bytes=free_bytes)
         self._emit(
             MemoryRanOut(
                 job=self._job,
                 batch_index=batch_index,
                 stage=stage,
                 remedy=remedy,
-                message=f"{_shortage(shortage, free_bytes, self._device)} Tried again with the same seeds: {_DOES[remedy]}.",
+                message=f"{what} Tried again with the same seeds: {_DOES[remedy]}.",
                 needed_bytes=shortage.needed_bytes,
                 free_bytes=free_bytes,
             )
@@ -179,23 +204,10 @@ class Ladder:
                 well = False
         return well
 
-    def _exhausted(self, stage: str, shortage: Shortage, free_bytes: int) -> str:
+    def _exhausted(self, place: Place, refusal: Refusal) -> Advice:
         tried = ", ".join(_DOES[rung] for rung in get_args(Remedy) if rung in self.in_force)
-        tried = f" It did not help that {tried}." if tried else ""
-        cpu = self._device.type == "cpu"
-        instead = "close other programs" if cpu else "use dtype float16 or bfloat16, or close other programs that use the device"
-        batch = "set batch size 1, " if self.batch_size > 1 else ""
-        return (
-            f"{_shortage(shortage, free_bytes, self._device)} That was in stage {stage}.{tried} "
-            f"To make it fit: {batch}make the picture smaller, or {instead}."
-        )
+        return job_advice(place, self._work, self._need, refusal, tried=tried)
 
 
 def _nothing() -> None:
     """Taking back a smaller batch: the next job has a ladder of its own."""
-
-
-def _shortage(shortage: Shortage, free_bytes: int, device: torch.device) -> str:
-    needed = f": {format_bytes(shortage.needed_bytes)} more were needed" if shortage.needed_bytes else ""
-    free = f"{',' if needed else ':'} {format_bytes(free_bytes)} are free" if free_bytes else ""
-    return f"The memory of {'the CPU' if device.type == 'cpu' else device} ran out{needed}{free}."

@@ -263,7 +263,9 @@ class Worker:
             _log.exception("job %s", submit.job)
             if is_device_broken(error):
                 self._leave_broken()
-            return JobFailed(job=submit.job, message=_explain(error), detail=traceback_text(error))
+            detail = traceback_text(error)
+            message, field = _explain(error, self._model, submit)
+            return JobFailed(job=submit.job, message=message, field=field, detail=detail)
         finally:
             if journal is not None:
                 journal.close()
@@ -315,10 +317,15 @@ def _stopped(submit: Submit, stopped: Cancelled, token: CancelToken) -> Message:
     return JobCancelled(job=submit.job, latency_s=latency_s, kept_steps=kept_steps, images=tuple(progress.paths))
 
 
-def _explain(error: Exception) -> str:
-    if is_out_of_memory(error):
-        return "Memory ran out. Make the picture smaller, the batch smaller, or close other programs that use the device."
-    return one_line(error)
+def _explain(error: Exception, model: LoadedModel | None, submit: Submit) -> tuple[str, str | None]:
+    """What to say of an exception that ended a job, and the parameter to change."""
+    if not is_out_of_memory(error):
+        return one_line(error), None
+    from sdtui.worker.memory_facts import explain_job, explain_without_model
+
+    if model is None:
+        return explain_without_model(error, submit.params)
+    return explain_job(error, model.pipe, model.info, model.hardware.device, submit.params)
 
 
 def log_to_stderr() -> None:

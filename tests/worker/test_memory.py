@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 import torch
 
 from sdtui.metadata import read_png
+from sdtui.params import GenerationParams
 from sdtui.protocol import JobFinished, MemoryRanOut, ResumePoint, StageFinished, StepFinished
 from sdtui.worker.errors import Cancelled, JobProblem, Shortage, is_device_broken, is_out_of_memory
+from sdtui.worker.memory_fit import Place
 from sdtui.worker.models import LoadedModel
 from sdtui.worker.remedies import Ladder
 
@@ -54,7 +56,8 @@ class AcceleratorError(RuntimeError):
 )  # fmt: skip
 def test_every_allocators_refusal_is_read(error: Exception, needed: int, free: int) -> None:
     assert is_out_of_memory(error) and not is_device_broken(error)
-    assert Shortage.of(error) == Shortage(needed, free)
+    shortage = Shortage.of(error)
+    assert (shortage.needed_bytes, shortage.free_bytes) == (needed, free)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,8 @@ def test_a_decode_is_tried_in_slices_then_in_tiles_from_the_same_latents(
     assert record is not None and record.memory_remedies == ("vae_slicing", "vae_tiling")
     decoded = [event.detail for event in desk.of(StageFinished) if event.stage == "decode"]
     assert decoded == ["vae slicing; vae tiling"]
-    assert "Memory ran out" in desk.of(JobFinished)[0].advice and "smaller batch size" in desk.of(JobFinished)[0].advice
+    advice = desk.of(JobFinished)[0].advice
+    assert "Memory ran out, so the pictures are decoded one after the other" in advice and "(--batch-size 1)" in advice
     assert not model.pipe.vae.use_slicing and not model.pipe.vae.use_tiling, "the next job decodes as ever"
 
 
@@ -206,15 +210,16 @@ def test_a_ladder_at_its_end_says_what_was_needed_and_what_would_help(desk: Desk
         desk.run(desk.submit(batch_size=2))
     message = str(problem.value)
     assert "2.0 GiB more were needed, 512 MiB are free" in message
-    assert "did not help that fewer pictures are made at a time" in message and "make the picture smaller" in message
+    assert "did not help that fewer pictures are made at a time" in message and "To make it fit: " in message
     assert [event.remedy for event in desk.of(MemoryRanOut)] == ["smaller_batch"]
 
 
-def test_offloading_is_tried_on_a_gpu_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offloading_is_tried_on_a_gpu_and_taken_back(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     class Pipe:
-        vae = None
+        vae = unet = transformer = None
+        components: ClassVar[dict[str, Any]] = {}
 
         def __getattr__(self, name: str) -> Any:
             return lambda *args, **_: done.append(" ".join([name, *map(str, args)]))
@@ -222,7 +227,15 @@ def test_offloading_is_tried_on_a_gpu_and_taken_back(monkeypatch: pytest.MonkeyP
     from sdtui.worker import remedies
 
     monkeypatch.setattr(remedies, "available_bytes", lambda _: 1)
-    ladder = Ladder(job="j", pipe=Pipe(), device=torch.device("cuda"), batch_size=1, emit=lambda event: done.append(event.remedy))
+    monkeypatch.setattr(remedies, "place_of", lambda *_: Place("cuda:0"))
+    ladder = Ladder(
+        job="j",
+        pipe=Pipe(),
+        device=torch.device("cuda"),
+        info=model.info,
+        params=GenerationParams(),
+        emit=lambda event: done.append(event.remedy),
+    )
     failures = iter([True, True, False])
 
     def attempt() -> str:
