@@ -110,10 +110,13 @@ def _checked(url: str | httpx.URL) -> httpx.URL:
     """An address that may be asked. Raises `InitialImageError`."""
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError) as error:
+        host = parsed.host
+    except (httpx.InvalidURL, ValueError) as error:  # ValueError: a name that IDNA cannot write or read
         raise InitialImageError(f"{shown_url(url)} is no valid address: {safe_text(str(error), limit=120)}.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise InitialImageError(f"{shown_url(parsed)} cannot be fetched: only http:// and https:// with a host can.")
+    if parsed.port is not None and not 0 < parsed.port < 1 << 16:
+        raise InitialImageError(f"{shown_url(parsed)} names the port {parsed.port}: ports go from 1 to 65535.")
     if parsed.userinfo:
         raise InitialImageError(f"{shown_url(parsed)} was given with a user name or password; give the address without.")
     return parsed
@@ -167,9 +170,9 @@ def _explaining(shown: str, parts: list[bytes], answer_s: float) -> Iterator[Non
     try:
         yield
     except _NotPublic as error:
+        where = error.host if error.host == error.address else f"{error.host}, at {error.address},"
         raise InitialImageError(
-            f"{shown} was not fetched: {error.host} is at {error.address}, a private or local address. "
-            "The setting private_addresses in [network] allows these."
+            f"{shown} was not fetched: {where} is a private or local address; private_addresses in [network] allows these."
         ) from error
     except httpcore.TimeoutException as error:
         silence = f"sent {format_bytes(sum(map(len, parts)))} and then nothing" if parts else "did not answer"
@@ -177,7 +180,7 @@ def _explaining(shown: str, parts: list[bytes], answer_s: float) -> Iterator[Non
         raise InitialImageError(f"{shown} {silence} within {answer_s:g} s{hint}.") from error
     except httpcore.ConnectError as error:
         raise InitialImageError(f"{shown} cannot be reached: {_reason(error)}{_proxy_hint()}.") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError) as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise InitialImageError(f"{shown} did not answer as it should: {_reason(error)}.") from error
 
 
@@ -189,8 +192,8 @@ def _proxy_hint() -> str:
 
 def _reason(error: BaseException) -> str:
     """What was wrong at the bottom of a chain of exceptions."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while inner := error.__cause__ or error.__context__:  # httpcore's pool raises `from None`, which leaves the context
+        error = inner
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     said = str(error) or type(error).__name__
