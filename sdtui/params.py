@@ -299,7 +299,7 @@ def parse_value(name: str, text: str) -> Any:
     """
     field = BY_FIELD[name]
     text = text.strip() if field.spec.group != "prompt" else text
-    if field.optional and text.lower() in ("", "auto", "random"):
+    if field.optional and (not text or (field.kind != "str" and text.lower() in ("auto", "random"))):
         return None
     if field.kind == "bool":
         if text.lower() in ("true", "yes", "on", "1"):
@@ -400,7 +400,8 @@ def check_strength(steps: int, strength: float) -> str | None:
     if steps_that_run(steps, strength) > 0:
         return None
     least = next(value for value in range(1, 101) if steps_that_run(steps, value / 100) > 0) / 100 if steps > 0 else 1.0
-    return f"Strength {strength:g} of {steps} steps leaves none to run; at least {least:g} is needed, or more steps."
+    of_steps = "1 step" if steps == 1 else f"{steps} steps"
+    return f"Strength {strength:g} of {of_steps} leaves none to run; at least {least:g} is needed, or more steps."
 
 
 def check_size(name: str, value: int | None, multiple: int) -> str | None:

@@ -13,12 +13,13 @@ import typer
 from sdtui.cli.connection import ask, connected
 from sdtui.cli.ending import finish, show_to_the_end
 from sdtui.cli.follow import Follower
+from sdtui.cli.initial import with_initial_image
 from sdtui.cli.options import (
     MAX_PRIORITY,
     MIN_PRIORITY,
-    BadParams,
     parameter_options,
     params_from,
+    problems_in_json,
     read_prompt,
     with_model_path,
 )
@@ -73,18 +74,17 @@ def generate(
     Example: sdtui generate "a red cat in the desert" --steps 30 --seed 7 --output pictures
     """
     settings = settings_or_error()
-    try:
+    with problems_in_json(wanted=json):
         params = params_from(read_prompt(prompt), given, {"model": settings.general.model})
         params = with_model_path(params, allow_pickle=settings.worker.allow_pickle)
-    except BadParams as error:
-        if json:
-            result_json(as_json(error.as_refused()))
-        raise
+        output_path = _checked_output(output, settings)
+        pattern = _checked_pattern(name_pattern or settings.general.name_pattern)
+        params = with_initial_image(params, settings)  # last, as it may take long
     submit = Submit(
         job=new_job_id(),
         params=params,
-        output_dir=str(_checked_output(output, settings)),
-        name_pattern=_checked_pattern(name_pattern or settings.general.name_pattern),
+        output_dir=str(output_path),
+        name_pattern=pattern,
         priority=priority,
         inspect=inspect,
         words=words,

@@ -10,8 +10,8 @@ import typer
 
 from sdtui.cli.connection import Which, connected, list_jobs
 from sdtui.cli.log import log_lines
-from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json, table
-from sdtui.cli.rows import HEAD, TO_THE_RIGHT, cells, more, summary
+from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
+from sdtui.cli.rows import job_lines, more, summary
 from sdtui.protocol import ENDED, JOB_EVENTS, JOB_STATES, JobRow, Message, QueueChanged, Refused, Replay, ReplayDone, as_json
 from sdtui.settings import nearest
 
@@ -66,7 +66,7 @@ def show_jobs(which: Which, limit: int, *, state: str | None = None, json: bool)
         for row in rows:
             result_json(msgspec.json.encode(row))
         return EXIT_DONE
-    for line in table([HEAD, *map(cells, rows)], right=TO_THE_RIGHT) if rows else []:
+    for line in job_lines(rows):
         result(line)
     if not rows:
         note(_nothing(which, state))

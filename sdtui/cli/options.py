@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
 from sdtui.checkpoint import CheckpointError, check_model_folder, resolve_model
-from sdtui.cli.output import EXIT_BAD_INPUT, CommandError
+from sdtui.cli.output import EXIT_BAD_INPUT, CommandError, result_json
 from sdtui.params import (
     BY_FIELD,
     FIELDS,
@@ -23,10 +25,13 @@ from sdtui.params import (
     check_params,
     parse_value,
 )
-from sdtui.protocol import Refused
+from sdtui.protocol import Refused, as_json
 from sdtui.schedulers import SCHEDULERS
 
 MIN_PRIORITY, MAX_PRIORITY = -100, 100
+_SIZE: Final = re.compile(r"(\d{1,9})x(\d{1,9})")
+_METAVARS: Final = {"init_image": "FILE|URL", "resize": "HOW"}
+_OTHER_VALUES: Final = {"resize": ", or WIDTHxHEIGHT: exact, at that size"}
 
 
 class BadParams(CommandError):
@@ -70,6 +75,8 @@ def _option(field: ParamField) -> inspect.Parameter:
 def _metavar(field: ParamField) -> str | None:
     if field.kind == "bool":
         return None
+    if field.name in _METAVARS:
+        return _METAVARS[field.name]
     if field.spec.unit:
         return field.spec.unit.upper()
     return {"int": "N", "float": "X", "str": "NAME"}[field.kind] if field.spec.group != "prompt" else "TEXT"
@@ -80,7 +87,7 @@ def _help(field: ParamField) -> str:
     if field.name == "scheduler":
         extra.append(f"One of {', '.join(spec.name for spec in SCHEDULERS)}.")
     elif field.spec.choices:
-        extra.append(f"One of {', '.join(field.spec.choices)}.")
+        extra.append(f"One of {', '.join(field.spec.choices)}{_OTHER_VALUES.get(field.name, '')}.")
     if field.spec.minimum is not None and field.spec.maximum is not None:
         extra.append(f"{field.spec.minimum:g} to {field.spec.maximum:.16g}.")
     if field.default not in (None, "", False):
@@ -90,6 +97,8 @@ def _help(field: ParamField) -> str:
 
 def params_from(prompt: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationParams:
     """The parameters of a generation from the command line's texts. Raises `BadParams` naming every wrong option."""
+    if given.get("init_image") is not None and not given["init_image"].strip():  # a script's variable that was never set
+        raise BadParams(f"{option_name('init_image')}: The name is empty; give a file or a URL, or leave it out.", "init_image")
     return _checked({**defaults, "prompt": prompt}, given)
 
 
@@ -104,7 +113,7 @@ def edited_params(
 
 def _checked(values: dict[str, Any], given: Mapping[str, Any]) -> GenerationParams:
     problems: list[tuple[str, str]] = []
-    for name, value in given.items():
+    for name, value in _with_size(given, problems).items():
         if value is None:
             continue
         try:
@@ -113,10 +122,42 @@ def _checked(values: dict[str, Any], given: Mapping[str, Any]) -> GenerationPara
             problems.append((name, str(error)))
     params = GenerationParams(**values)
     unparsed = {name for name, _ in problems}
+    if params.init_image is None:
+        init = option_name("init_image")
+        unused = [name for name in ("strength", "resize") if given.get(name) is not None and name not in unparsed]
+        problems += [
+            (name, f"It says what becomes of an initial image, and there is none; name one with {init}.") for name in unused
+        ]
     problems += [(problem.field, problem.message) for problem in check_params(params) if problem.field not in unparsed]
     if problems:
         raise BadParams("\n".join(f"{option_name(field)}: {message}" for field, message in problems), problems[0][0])
     return params
+
+
+def _with_size(given: Mapping[str, Any], problems: list[tuple[str, str]]) -> dict[str, Any]:
+    """What was given, with `--resize 768x512` as `exact` and that size; where `--width` says another one it is a problem."""
+    found = _SIZE.fullmatch((given.get("resize") or "").strip())
+    if found is None:
+        return dict(given)
+    size = {"width": found[1], "height": found[2]}
+    for name, value in size.items():
+        other = (given.get(name) or value).strip()
+        if other != value:
+            problems.append(
+                ("resize", f"{found[0]} and {option_name(name)} {other[:40]} say different things; give one of them.")
+            )
+    return {**given, **size, "resize": "exact"}
+
+
+@contextmanager
+def problems_in_json(*, wanted: bool) -> Iterator[None]:
+    """Bad parameters are said on stdout too, as the server would refuse them, where JSON is wanted."""
+    try:
+        yield
+    except BadParams as error:
+        if wanted:
+            result_json(as_json(error.as_refused()))
+        raise
 
 
 def with_model_path(params: GenerationParams, *, allow_pickle: bool = False) -> GenerationParams:

@@ -12,8 +12,9 @@ import typer
 
 from sdtui.cli.connection import ask, connected
 from sdtui.cli.ending import said_of_cancelled
+from sdtui.cli.initial import with_initial_image
 from sdtui.cli.jobs import show_jobs
-from sdtui.cli.options import MAX_PRIORITY, MIN_PRIORITY, edited_params, parameter_options, read_prompt
+from sdtui.cli.options import MAX_PRIORITY, MIN_PRIORITY, edited_params, parameter_options, problems_in_json, read_prompt
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, CommandError, complain, note, result, result_json
 from sdtui.cli.rows import state_of, summary
 from sdtui.cli.start import settings_or_error
@@ -205,15 +206,19 @@ def edit(
     json: AsJson = False,
     **given: str | bool | None,
 ) -> int:
-    """Change the parameters of a job that has not begun; what is not named stays.
+    """Change the parameters of a job that has not begun; what is not named stays. --init "" takes the initial image away.
 
     Example: sdtui queue edit 20260101-120000-abcd --prompt "a blue cat" --steps 30
     """
     if prompt is None and all(value is None for value in given.values()):
         raise CommandError("Nothing to change was named; see sdtui queue edit --help", EXIT_BAD_INPUT)
+    settings = settings_or_error()
     row = cast(JobChanged, _change(GetJob(job=job), job, JobChanged)).row
     words = None if prompt is None else read_prompt(prompt)
-    params = edited_params(row.params, words, given, allow_pickle=settings_or_error().worker.allow_pickle)
+    with problems_in_json(wanted=json):
+        params = edited_params(row.params, words, given, allow_pickle=settings.worker.allow_pickle)
+        if params.init_image != row.params.init_image:
+            params = with_initial_image(params, settings)
     return _tell(_change(Edit(job=job, params=params), job, JobChanged), json=json)
 
 

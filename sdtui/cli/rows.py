@@ -6,17 +6,30 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from sdtui.cli.output import table
+from sdtui.metadata import initial_name
 from sdtui.protocol import JobRow, QueueChanged
 from sdtui.text import count_noun, format_seconds, safe_text
 
-HEAD: Final = ("job", "state", "steps", "priority", "made", "took", "seed", "prompt")
-TO_THE_RIGHT: Final = (2, 3, 5)
+_HEAD: Final = ("job", "state", "steps", "priority", "made", "took", "seed", "begins with", "prompt")
+_TO_THE_RIGHT: Final = (2, 3, 5)
 """Columns of figures."""
+_ORIGIN: Final = _HEAD.index("begins with")
 _PROMPT_CHARACTERS: Final = 60
 
 
-def cells(row: JobRow) -> tuple[str, ...]:
-    """One job under `HEAD`."""
+def job_lines(rows: Sequence[JobRow]) -> list[str]:
+    """Jobs as the lines of a table; what they begin with only where that is not noise for every one."""
+    if not rows:
+        return []
+    shown = [_HEAD, *map(_cells, rows)]
+    if not any(cells[_ORIGIN] for cells in shown[1:]):
+        shown = [(*cells[:_ORIGIN], *cells[_ORIGIN + 1 :]) for cells in shown]
+    return table(shown, right=_TO_THE_RIGHT)
+
+
+def _cells(row: JobRow) -> tuple[str, ...]:
+    """One job under `_HEAD`."""
     began, ended = row.started_at, row.finished_at
     return (
         row.job,
@@ -26,8 +39,17 @@ def cells(row: JobRow) -> tuple[str, ...]:
         time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at)),
         format_seconds(max(0.0, ended - began)) if began and ended else "",
         "random" if row.params.seed is None else str(row.params.seed),
+        origin(row),
         safe_text(row.params.prompt, limit=_PROMPT_CHARACTERS),
     )
+
+
+def origin(row: JobRow) -> str:
+    """What a job begins with: another one's steps, or an initial image; empty for noise."""
+    params, branch = row.params, row.branch
+    if branch is not None:
+        return f"branch of {safe_text(branch.job)} at step {branch.step}"
+    return f"{initial_name(params.init_image)}, strength {params.strength:g}" if params.init_image is not None else ""
 
 
 def progress(row: JobRow) -> str:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from sdtui.cli.connection import Which, connected
 from sdtui.cli.log import log_lines
-from sdtui.cli.output import EXIT_DONE, CommandError, note, result, table
-from sdtui.cli.rows import HEAD, TO_THE_RIGHT, cells, state_of, summary
+from sdtui.cli.output import EXIT_DONE, CommandError, note, result
+from sdtui.cli.rows import job_lines, state_of, summary
 from sdtui.protocol import (
     JOB_EVENTS,
     JOB_STOPS,
@@ -187,7 +187,7 @@ class Board:
         shown = [*live[: max(1, room - min(len(ended), room // 3))]]
         shown += ended[: room - len(shown)]
         lines = [summary(self.queue).capitalize() + "."] if not self.trouble else [self.trouble]
-        lines += table([HEAD, *map(cells, shown)], right=TO_THE_RIGHT) if shown else ["No jobs yet."]
+        lines += job_lines(shown) or ["No jobs yet."]
         left = len(live) - sum(row in live for row in shown)
         if left > 0:
             lines.append(f"... and {left:,} more that wait")

@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sdtui.cli.app import main
+
+Refused = Callable[..., str]
 TIMEOUT_S = 150.0
 """A real job takes a second; a machine that is swamped takes its time to start a worker."""
 
@@ -80,3 +83,22 @@ def live() -> Iterator[Cli]:
     yield shared
     shared.run("server", "stop")
     shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def refused(home: Path, capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Runs the command line in this process; what it says on stderr.
+
+    Nothing was printed, no server was started, no picture was begun.
+    """
+
+    def run(*arguments: str | bytes) -> str:
+        code = main([os.fsdecode(argument) for argument in arguments])
+        said = capfd.readouterr()
+        assert (code, said.out) == (2, "")
+        assert "Traceback" not in said.err
+        assert not make_cli(home).socket.exists()
+        assert not list(home.rglob("*.png")) and not list(home.rglob("*.part"))
+        return said.err
+
+    return run

@@ -5,35 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sdtui.checkpoint import shipped_model_dir
-from sdtui.cli.app import main
-from tests.cli.conftest import Cli, make_cli
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(home: Path, capfd: pytest.CaptureFixture[str]) -> Refused:
-    """Runs the command line in this process; what it says on stderr.
-
-    Nothing was printed, no server was started, no picture was begun.
-    """
-
-    def run(*arguments: str | bytes) -> str:
-        code = main([os.fsdecode(argument) for argument in arguments])
-        said = capfd.readouterr()
-        assert (code, said.out) == (2, "")
-        assert "Traceback" not in said.err
-        assert not make_cli(home).socket.exists()
-        assert not list(home.rglob("*.png")) and not list(home.rglob("*.part"))
-        return said.err
-
-    return run
+from tests.cli.conftest import Cli, Refused
 
 
 @pytest.mark.parametrize(

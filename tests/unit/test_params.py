@@ -14,13 +14,16 @@ from sdtui.params import (
     FIELDS,
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
+    MAX_SOURCE_CHARACTERS,
     GenerationParams,
     ParamField,
     changed,
     check_params,
     check_size,
+    check_strength,
     check_value,
     parse_value,
+    steps_that_run,
 )
 from sdtui.schedulers import MODEL_DEFAULT, SCHEDULERS, SchedulerSpec, a1111_schedule, find_scheduler, nearest_scheduler
 
@@ -89,6 +92,14 @@ def test_the_ends_of_a_range_are_in_and_what_lies_beyond_is_out(field: ParamFiel
         ("device", "gpu", "auto, cpu, cuda, cuda:N"),
         ("device", "cuda:", "auto, cpu, cuda, cuda:N"),
         ("num_inference_steps", None, "may not be empty"),
+        ("init_image", "", "path of a picture or a URL"),
+        ("init_image", "/" + "x" * MAX_SOURCE_CHARACTERS, "at most 4,096 characters"),
+        ("init_image", "/cat\0.png", "path of a picture or a URL"),
+        ("init_image", "/cat\udcff.png", "not UTF-8"),
+        ("strength", -1.0, "from 0 to 1; it is -1.0"),
+        ("strength", 1.5, "from 0 to 1; it is 1.5"),
+        ("strength", math.nan, "it is nan"),
+        ("resize", "stretch", "one of fit, exact, fill, crop"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_would_be_right(name: str, value: object, part: str) -> None:
@@ -152,6 +163,10 @@ def test_what_the_form_shows_is_parsed_back(field: ParamField) -> None:
         ("safety_checker", "Off", False),
         ("prompt", " a cat ", " a cat "),
         ("scheduler", " euler ", "euler"),
+        ("init_image", " ", None),
+        ("init_image", "auto", "auto"),
+        ("revision", "random", "random"),
+        ("width", "auto", None),
     ],
 )
 def test_values_are_read_from_text(name: str, text: str, value: object) -> None:
@@ -185,6 +200,27 @@ def test_a_size_is_a_multiple_or_gets_two_that_are(value: int, multiple: int) ->
     below, above = (int(number) for number in message.rstrip(".").split("Near it: ")[1].split(" or "))
     assert below % multiple == above % multiple == 0
     assert 0 < below < above
+
+
+@given(st.integers(1, 1000), st.floats(0, 1))
+def test_a_strength_is_right_where_a_step_is_left_and_else_the_least_that_is_named_would_be(steps: int, strength: float) -> None:
+    message = check_strength(steps, strength)
+    assert (message is None) == (steps_that_run(steps, strength) > 0)
+    if message is not None:
+        least = float(message.split("at least ")[1].split(" is needed")[0])
+        assert steps_that_run(steps, least) >= 1 > steps_that_run(steps, least - 0.01)
+
+
+@pytest.mark.parametrize(("steps", "strength", "run"), [(40, 0.75, 30), (20, 0.8, 16), (6, 0.5, 3), (20, 1.0, 20), (20, 0.04, 0)])
+def test_the_strength_is_the_share_of_the_steps_that_runs(steps: int, strength: float, run: int) -> None:
+    assert steps_that_run(steps, strength) == run
+
+
+def test_a_strength_that_leaves_no_step_is_wrong_only_with_an_initial_image() -> None:
+    assert problems(strength=0.01) == {}
+    assert problems(strength=0.01, init_image="/cat.png") == {
+        "strength": "Strength 0.01 of 20 steps leaves none to run; at least 0.05 is needed, or more steps."
+    }
 
 
 def test_a_size_left_to_the_model_is_right() -> None:
