@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -16,6 +16,8 @@ from sdtui.scratch.explanations import explanation_of
 
 _TITLE: Final = re.compile(r"\s*# --- (.+?) ---\s*")
 _PACKAGE: Final = "sdtui"
+_BLOCKS: Final = ("body", "handlers", "orelse", "finalbody")
+"""What a statement of `ast` holds others in."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def _without_docstring(function: ast.FunctionDef) -> list[ast.stmt]:
     return function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[tuple[int, int]]:
+def _statements(body: Sequence[ast.stmt | ast.ExceptHandler]) -> Iterator[tuple[int, int]]:
     """First and last line of each statement; of one that holds others, those of its head."""
     for statement in body:
-        parts = [part for name in ("body", "orelse", "finalbody") for part in getattr(statement, name, [])]
+        parts = [part for name in _BLOCKS for part in getattr(statement, name, [])]
         last = statement.end_lineno or statement.lineno
         yield statement.lineno, min([last, *(part.lineno - 1 for part in parts)])
         yield from _statements(parts)

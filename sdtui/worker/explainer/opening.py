@@ -51,10 +51,11 @@ def open_session(
 
     `allow_private`: an initial image may come from a private address.
     """
-    params, pipe = resolve(model, given), model.pipe
-    image = None
-    if params.init_image is not None:
-        params, image = _initial_image(model, params, token, allow_private=allow_private)
+    image, pipe = None, model.pipe
+    if given.init_image is None:
+        params = resolve(model, given)
+    else:
+        params, image = _with_initial_image(model, given, token, allow_private=allow_private)
     seed = params.seed or 0
     pipe.scheduler = build_scheduler(model.own_scheduler, model.info.schedulers, params, [seed])
     function: Callable[..., Any] = text_to_image if image is None else image_to_image
@@ -79,20 +80,20 @@ def _total_steps(scheduler: Any, params: GenerationParams) -> int:
     return timesteps - (steps - steps_that_run(steps, params.strength)) * int(scheduler.order)
 
 
-def _initial_image(
-    model: LoadedModel, params: GenerationParams, token: CancelToken, *, allow_private: bool
+def _with_initial_image(
+    model: LoadedModel, given: GenerationParams, token: CancelToken, *, allow_private: bool
 ) -> tuple[GenerationParams, Image.Image]:
-    """The initial image in its size, and the parameters with that size; it is fetched where it is an address."""
+    """The resolved parameters, with the size that the initial image gets, and that image; an address is fetched."""
     from sdtui.initial_image import InitialImageCancelled, InitialImageError, take_in
     from sdtui.worker.image_to_image import read_for
 
     try:
-        kept = take_in(params.init_image or "", initial_dir(), allow_private=allow_private, cancelled=token)
+        kept = take_in(given.init_image or "", initial_dir(), allow_private=allow_private, cancelled=token)
     except InitialImageCancelled as error:
         raise Cancelled from error
     except InitialImageError as error:
         raise JobProblem(str(error), "init_image") from error
-    params = msgspec.structs.replace(params, init_image=str(kept.path))
+    params = resolve(model, msgspec.structs.replace(given, init_image=str(kept.path)))
     width, height = params.width or 0, params.height or 0  # known: `resolve` has filled them in
     sized, initial = read_for(params, width, height, model.info.size_multiple_px)
     if initial is None:
