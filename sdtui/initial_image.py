@@ -31,6 +31,7 @@ __all__ = [
     "TakenIn",
     "clean_source",
     "digest_of_file",
+    "found_source",
     "is_url",
     "read_initial_image",
     "resized",
@@ -81,6 +82,19 @@ def clean_source(text: str) -> str:
         with suppress(RuntimeError):  # nobody has this name
             return str(Path(line).expanduser())
     return line
+
+
+def found_source(text: str) -> str:
+    """`clean_source`, but for a file of exactly this name, in which nothing must be taken off. Asks the disk."""
+    return text if _is_file(text) else clean_source(text)
+
+
+def _is_file(source: str) -> bool:
+    """Whether there is a file of exactly this name."""
+    try:
+        return Path(source).is_file()
+    except OSError:  # a name that is too long, or a directory that may not be entered
+        return False
 
 
 def is_url(source: str) -> bool:
@@ -198,14 +212,6 @@ def take_in(
         kept = directory.absolute() / f"{digest[:_DIGEST_IN_NAME]}-{_safe_stem(stem)}.{ending}"
         _keep(data, kept, name)
     return TakenIn(kept, image.width, image.height, digest)
-
-
-def _is_file(source: str) -> bool:
-    """Whether there is a file of exactly this name, so that nothing in it must be taken off."""
-    try:
-        return Path(source).is_file()
-    except OSError:  # a name that is too long, or a directory that may not be entered
-        return False
 
 
 def _safe_stem(stem: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from sdtui.cli.options import BadParams, option_name
 from sdtui.cli.output import note
-from sdtui.initial_image import InitialImageError, clean_source, is_url, take_in
+from sdtui.initial_image import InitialImageError, found_source, is_url, take_in
 from sdtui.params import GenerationParams
 from sdtui.settings import Settings, initial_dir
 from sdtui.text import format_bytes
@@ -22,15 +22,13 @@ def with_initial_image(params: GenerationParams, settings: Settings) -> Generati
     """The same with the copy in the store for what was named. Raises `BadParams`; Ctrl-C leaves nothing half-written."""
     if params.init_image is None:
         return params
-    told = _Told()
+    source, told = found_source(params.init_image), _Told()
     try:
-        if is_url(clean_source(params.init_image)):
+        if is_url(source):
             from sdtui.fetching import shown_url  # late: httpx takes a fifth of a second to import
 
-            note(f"Fetching {shown_url(clean_source(params.init_image))}; Ctrl-C leaves.")
-        taken = take_in(
-            params.init_image, initial_dir(), allow_private=settings.network.private_addresses, progress=told.progress
-        )
+            note(f"Fetching {shown_url(source)}; Ctrl-C leaves.")
+        taken = take_in(source, initial_dir(), allow_private=settings.network.private_addresses, progress=told.progress)
     except InitialImageError as error:
         raise BadParams(f"{option_name('init_image')}: {error}", "init_image") from error
     except KeyboardInterrupt:

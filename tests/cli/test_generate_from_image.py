@@ -161,7 +161,7 @@ def test_a_picture_that_cannot_be_is_bad_input_before_any_server_starts(refused:
         (["--init", "x" * 5000], "--init: Initial image takes the path of a picture or a URL, of at most 4,096 characters."),
         (["--init", "/tmp"], "--init: The initial image /tmp is a directory"),
         (["--init", "ftp://example.org/cat.png"], "--init: The initial image ftp://example.org/cat.png cannot be fetched"),
-        (["--init", "http://127.0.0.1:1/cat.png"], "a private or local address. The setting private_addresses in [network]"),
+        (["--init", "http://127.0.0.1:1/cat.png"], "private_addresses in [network]"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
