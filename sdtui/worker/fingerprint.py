@@ -15,16 +15,22 @@ from sdtui.tape import FORMAT
 from sdtui.worker.models import LoadedModel
 
 _WEIGHTS: Final = (".safetensors", ".bin")
-_ELSEWHERE: Final = frozenset({"batch_count", "safety_checker", "seed", "model", "device", "dtype"})
+_ELSEWHERE: Final = frozenset({"batch_count", "safety_checker", "seed", "model", "device", "dtype", "init_image"})
 """Parameters that change nothing in a batch's steps, or that the fingerprint has in a more exact form."""
+_OF_THE_IMAGE: Final = frozenset({"strength", "resize"})
 
 
-def fingerprint(model: LoadedModel, params: GenerationParams, seeds: list[int], scheduler: Any) -> dict[str, Any]:
-    """Values of JSON by name. The memory remedies are in it as far as they change steps: a smaller batch has fewer seeds."""
+def fingerprint(
+    model: LoadedModel, params: GenerationParams, seeds: list[int], scheduler: Any, image_digest: str = ""
+) -> dict[str, Any]:
+    """Values of JSON by name; the initial image is named by a hash of its bytes.
+
+    The memory remedies are in it as far as they change steps: a smaller batch has fewer seeds.
+    """
     info = model.info
     return {
         "format": FORMAT,
-        "params": {name: value for name, value in msgspec.to_builtins(params).items() if name not in _ELSEWHERE},
+        "params": _params(params),
         "seeds": seeds,
         "model": info.model,
         "weights": weights(Path(info.path)),
@@ -38,7 +44,13 @@ def fingerprint(model: LoadedModel, params: GenerationParams, seeds: list[int], 
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        **({"init_image": image_digest} if image_digest else {}),
     }
+
+
+def _params(params: GenerationParams) -> dict[str, Any]:
+    left_out = _ELSEWHERE if params.init_image is not None else _ELSEWHERE | _OF_THE_IMAGE
+    return {name: value for name, value in msgspec.to_builtins(params).items() if name not in left_out}
 
 
 def weights(path: Path) -> list[list[Any]]:

@@ -24,6 +24,7 @@ from sdtui.protocol import JobFinished, JobStarted, Message, Submit
 from sdtui.schedulers import MODEL_DEFAULT, find_scheduler
 from sdtui.worker.cancellation import stoppable, token_of
 from sdtui.worker.errors import Cancelled, JobProblem
+from sdtui.worker.image_to_image import InitialImage, read_for
 from sdtui.worker.inspection import Inspection
 from sdtui.worker.interrupt import Interruptible
 from sdtui.worker.job import Job
@@ -57,7 +58,8 @@ def run_job(
     `save` the pictures are made and let go.
     """
     began = time.perf_counter() if began is None else began
-    params, device = resolve(model, submit.params, _known_seed(submit, journal)), model.hardware.device
+    params, image = prepared(model, submit.params, _known_seed(submit, journal))
+    device = model.hardware.device
     seeds = seeds_of(params)
     build_scheduler(model.own_scheduler, model.info.schedulers, params, seeds[: params.batch_size])  # a problem shows here
     if save:
@@ -70,7 +72,7 @@ def run_job(
     ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, info=model.info, params=params, emit=emit)
     probe = Probe(submit.job, submit.inspect, device, emit)
     inspection = Inspection(model, submit, params, probe, emit)
-    job = Job(model, submit, params, seeds, safety, emit, token, journal, ladder, probe, inspection, save)
+    job = Job(model, submit, image, params, seeds, safety, emit, token, journal, ladder, probe, inspection, save)
     _run(job)
     emit(
         JobFinished(
@@ -93,7 +95,8 @@ def _run(job: Job) -> None:
                 job.take_up()
                 job.run()
             finally:
-                pipe.scheduler = model.own_scheduler
+                for used in filter(None, (pipe, model.image_pipe)):
+                    used.scheduler = model.own_scheduler
                 model.spoiled |= not job.ladder.undo()
     except Cancelled as stopped:
         stopped.progress = job.progress
@@ -110,7 +113,14 @@ def _known_seed(submit: Submit, journal: Journal | None) -> int | None:
 
 
 def resolve(model: LoadedModel, params: GenerationParams, seed: int | None = None) -> GenerationParams:
-    """The parameters with the model's sizes, a seed and the scheduler's name filled in. Raises `JobProblem`.
+    """What `prepared` makes of the parameters."""
+    return prepared(model, params, seed)[0]
+
+
+def prepared(
+    model: LoadedModel, params: GenerationParams, seed: int | None = None
+) -> tuple[GenerationParams, InitialImage | None]:
+    """The parameters with sizes, a seed and the scheduler's name filled in, and the initial image. Raises `JobProblem`.
 
     `seed` is taken where `params` has none; without either, one is drawn.
     """
@@ -127,7 +137,8 @@ def resolve(model: LoadedModel, params: GenerationParams, seed: int | None = Non
     seed = secrets.randbelow(RANDOM_SEEDS) if seed is None else seed
     scheduler = find_scheduler(params.scheduler) or params.scheduler
     scheduler = info.default_scheduler if scheduler == MODEL_DEFAULT else scheduler
-    return msgspec.structs.replace(params, width=width, height=height, seed=seed, scheduler=scheduler)
+    params, image = read_for(params, width, height, info.size_multiple_px)
+    return msgspec.structs.replace(params, seed=seed, scheduler=scheduler), image
 
 
 def seeds_of(params: GenerationParams) -> list[int]:

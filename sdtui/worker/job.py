@@ -8,27 +8,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from sdtui.ledger import SavedPicture
 from sdtui.params import GenerationParams
 from sdtui.protocol import JobResumed, Message, ResumePoint, Submit
 from sdtui.worker.cancellation import CancelToken, raise_if
 from sdtui.worker.errors import Progress
-from sdtui.worker.fingerprint import fingerprint
+from sdtui.worker.image_to_image import InitialImage, image_pipeline
 from sdtui.worker.inspection import Inspection
 from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel
 from sdtui.worker.previews import Previewer
 from sdtui.worker.probes import Probe
+from sdtui.worker.recording import Part, Recorded, Recording, unpacker
 from sdtui.worker.remedies import Ladder
 from sdtui.worker.samplers import build_scheduler
 from sdtui.worker.saving import save_images, saved_event
 from sdtui.worker.sheets import Extent
-from sdtui.worker.stages import Batch, StageClock
+from sdtui.worker.stages import Batch, StageClock, tell_image
 from sdtui.worker.steps import StepLog
 from sdtui.worker.stepwise import run_stepwise
-from sdtui.worker.tape import DenoiserTape
 from sdtui.worker.whole import run_whole
 
 
@@ -38,6 +36,7 @@ class Job:
 
     model: LoadedModel
     submit: Submit
+    image: InitialImage | None
     params: GenerationParams
     """Resolved: sizes, seed and scheduler are filled in."""
     seeds: list[int]
@@ -88,9 +87,9 @@ class Job:
         detail = ""
         if part is not None:
             self.batch_index = part.start // self.params.batch_size
-            tape, detail = self._tape(part, self._scheduler(part))
-            self.steps_done = tape.steps_done
-            tape.close()
+            recording = self._open(part, self._scheduler(part))
+            self.steps_done, detail = recording.tape.steps_done, recording.trouble
+            recording.close()
             if not (detail or self.steps_done) and resume.batch_index == self.batch_index and resume.steps_done:
                 detail = "The recorded steps are gone."
         else:
@@ -164,20 +163,23 @@ class Job:
         began = time.perf_counter()
         seeds = [self.seeds[index] for index in part]
         scheduler = self._scheduler(part)
-        tape, _ = self._tape(part, scheduler)
+        recording = self._open(part, scheduler)
+        pipe = self._pipe(recording)
         stopping = True
         try:
-            self.steps_done = tape.steps_done
+            self.steps_done = recording.tape.steps_done
             self._look()
             self.probe.begin(Extent(len(seeds), self.params.height or 0, self.params.width or 0))
             self.inspection.begin(len(seeds))
-            self.model.pipe.scheduler = scheduler
+            pipe.scheduler = scheduler
             batch = Batch(
                 self.model, self.submit, self.params, self.batch_index, part.start, seeds, self.safety, self.emit, self.token,
-                clock, began, tape, self.ladder, self.journal, self.saved, self.probe,
+                clock, began, recording.tape, self.ladder, self.journal, self.saved, self.probe, pipe, recording.start,
                 self.inspection.trouble,
             )  # fmt: skip
-            log = self._step_log(tape, max(known[0], self._known_steps(part)))
+            if self.image is not None and recording.start.jump is None:
+                tell_image(batch, self.image)
+            log = self._step_log(recording, max(known[0], self._known_steps(part)))
             try:
                 images = run_stepwise(batch, log) if self.model.simple else run_whole(batch, log)
             finally:
@@ -189,8 +191,8 @@ class Job:
             self._keep_inspected(part, seeds)
             stopping = False
         finally:
-            tape.close(sync=stopping)
-            self.steps_done = tape.steps_done
+            recording.close(sync=stopping)
+            self.steps_done = recording.tape.steps_done
 
     def _keep_inspected(self, part: range, seeds: list[int]) -> None:
         size = self.params.batch_size
@@ -198,22 +200,24 @@ class Job:
         path = self.journal.inspected_path(self.batch_index, split) if self.journal is not None else None
         self.inspection.keep(path, self.batch_index, seeds)
 
+    def _pipe(self, recording: Recording) -> Any:
+        """The model's pipeline, or its sibling that begins with a picture, or with latents."""
+        if not recording.start.arguments:
+            return self.model.pipe
+        if self.model.image_pipe is None:
+            self.model.image_pipe = image_pipeline(self.model.pipe)
+        return self.model.image_pipe
+
     # --- what a part needs ----------------------------------------------------------------------------------------
 
     def _scheduler(self, part: range) -> Any:
         seeds = [self.seeds[index] for index in part]
         return build_scheduler(self.model.own_scheduler, self.model.info.schedulers, self.params, seeds)
 
-    def _tape(self, part: range, scheduler: Any) -> tuple[DenoiserTape, str]:
-        """The part's tape, and why its steps are made anew, where that is so."""
-        if self.journal is None:
-            return DenoiserTape(), ""
-        if not self.journal.record:
-            return DenoiserTape(), "Steps are not recorded: worker.tape is off in the settings."
+    def _open(self, part: range, scheduler: Any) -> Recording:
         seeds = [self.seeds[index] for index in part]
-        tape, trouble = self.journal.tape(self._name(part), fingerprint(self.model, self.params, seeds, scheduler))
-        why = f"The recorded steps cannot be used: {tape.begun_anew}." if tape is not None and tape.begun_anew else ""
-        return DenoiserTape(tape, trouble), why or (f"Steps are not recorded: {trouble}." if trouble else "")
+        known = Part(self._name(part), part.start // self.params.batch_size, part.start % self.params.batch_size, seeds)
+        return Recorded(self.model, self.submit, self.params, self.image, self.journal).open(known, scheduler)
 
     def _known_steps(self, part: range) -> int:
         """How many steps of this part the server has from an earlier run."""
@@ -222,7 +226,7 @@ class Job:
             return 0
         return resume.steps_done if self.batch_index == resume.batch_index else 1 << 30
 
-    def _step_log(self, tape: DenoiserTape, known_steps: int) -> StepLog:
+    def _step_log(self, recording: Recording, known_steps: int) -> StepLog:
         params = self.params
         return StepLog(
             job=self.submit.job,
@@ -231,22 +235,10 @@ class Job:
             emit=self.emit,
             previewer=Previewer(self.model.previews, self.submit.preview, (params.width or 0) * (params.height or 0)),
             token=self.token,
-            tape=tape,
+            tape=recording.tape,
+            trajectory=recording.trajectory,
+            begin=recording.start,
             probe=self.probe,
             known_steps=known_steps,
-            unpack=_unpacker(self.model.pipe, params),
+            unpack=unpacker(self.model.pipe, params),
         )
-
-
-def _unpacker(pipe: Any, params: GenerationParams) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Flux and its kin hold latents as (B, n, C) tokens; this gives them back their rows and columns."""
-    if not hasattr(pipe, "_unpack_latents"):
-        return None
-
-    def unpack(latents: torch.Tensor) -> torch.Tensor:
-        if latents.ndim != 3:
-            return latents
-        unpacked: torch.Tensor = pipe._unpack_latents(latents, params.height, params.width, pipe.vae_scale_factor)
-        return unpacked
-
-    return unpack

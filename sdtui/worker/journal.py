@@ -13,6 +13,7 @@ from sdtui.inspected import inspected_path
 from sdtui.ledger import JobLock, Ledger
 from sdtui.settings import write_atomically
 from sdtui.tape import Tape, TapeError, job_directory, read_tape
+from sdtui.trajectory import trajectory_path
 from sdtui.worker.errors import JobProblem
 
 _log: Final = logging.getLogger(__name__)
@@ -52,6 +53,15 @@ class Journal:
         except OSError as error:
             _log.warning("steps are not recorded: %s", error)
             return None, error.strerror or str(error)
+
+    @property
+    def tapes(self) -> Path:
+        """Where all jobs keep their files."""
+        return self._directory.parent
+
+    def trajectory_path(self, name: str) -> Path:
+        """Where the trajectory of a batch is kept."""
+        return trajectory_path(self._directory / f"{name}.tape")
 
     def inspected_path(self, batch_index: int, part: tuple[int, int] | None = None) -> Path:
         """Where what was seen of a batch, or of a part of one, is kept."""

@@ -1,4 +1,4 @@
-"""Writing a tape beside the work: the loop hands over what the network said, a thread makes bytes of it and writes them."""
+"""Writing tapes and trajectories beside the work: the loop hands over copies, a thread makes bytes of them and writes them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from safetensors.torch import save
 
-from sdtui.tape import Tape, TapeError
+from sdtui.tape import TapeError
 
 SYNC_S: Final = 2.0
 """What a power cut may cost at most; a crash of the process costs nothing that was written."""
@@ -23,9 +23,21 @@ _MAX_WAITING: Final = 256
 _log: Final = logging.getLogger(__name__)
 
 
+class Growing(Protocol):
+    """A file that only grows: a tape or a trajectory."""
+
+    def append(self, payload: bytes) -> None:
+        """Add a record. Raises `OSError`."""
+        ...
+
+    def sync(self) -> None:
+        """Make what was appended durable. Raises `OSError`."""
+        ...
+
+
 @dataclass
 class Spoken:
-    """One answer of the network, on its way to the tape."""
+    """One answer of the network, or what a step made, on its way to the file."""
 
     tensors: dict[str, torch.Tensor]
     """In the host's memory, and nobody else's."""
@@ -36,10 +48,10 @@ class Spoken:
 
 
 class Recorder:
-    """Appends to one tape from a thread of its own. A disk that fails ends the recording, never the job."""
+    """Appends to one file from a thread of its own. A disk that fails ends the recording, never the job."""
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+    def __init__(self, file: Growing) -> None:
+        self._file = file
         self._waiting: deque[Spoken] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -103,14 +115,22 @@ class Recorder:
     def _write(self, spoken: Spoken) -> None:
         if spoken.ready is not None:
             spoken.ready.synchronize()
-        self._tape.append(save(spoken.tensors, spoken.facts | {"timestep": repr(float(spoken.timestep))}))
+        self._file.append(save(spoken.tensors, spoken.facts | {"timestep": repr(float(spoken.timestep))}))
         if time.monotonic() - self._synced_at >= SYNC_S:
             self._sync()
 
     def _sync(self) -> None:
         try:
-            self._tape.sync()
+            self._file.sync()
         except OSError as error:
             with self._changed:
                 self._give_up(error.strerror or str(error))
         self._synced_at = time.monotonic()
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that nobody else writes to; from a GPU it is on its way when this returns."""
+    if tensor.device.type != "cuda":
+        return tensor.detach().clone(memory_format=torch.contiguous_format)
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor.detach(), non_blocking=True)

@@ -6,24 +6,28 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from sdtui.ledger import SavedPicture
-from sdtui.params import GenerationParams
+from sdtui.params import GenerationParams, steps_that_run
 from sdtui.protocol import Message, PromptTokens, StageFinished, StageStarted, Submit, TensorFact
 from sdtui.text import safe_text
 from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.conditioning import tokenize
+from sdtui.worker.image_to_image import InitialImage
+from sdtui.worker.instance import standing_in
 from sdtui.worker.journal import Journal
 from sdtui.worker.models import LoadedModel
 from sdtui.worker.probes import Probe
 from sdtui.worker.remedies import Ladder
+from sdtui.worker.start import Start
 from sdtui.worker.steps import StepLog, tensor_fact
 from sdtui.worker.tape import DenoiserTape
+from sdtui.worker.watch import timesteps_seen
 
 Emit = Callable[[Message], None]
 
@@ -83,6 +87,10 @@ class Batch:
     saved: dict[int, SavedPicture]
     """The job's pictures that are on disk, by their index."""
     probe: Probe
+    pipe: Any
+    """The model's pipeline, or its sibling for image to image, with this batch's scheduler in it."""
+    start: Start
+    """Where the denoising begins."""
     note: str = ""
     """What else is to be said of the denoising."""
 
@@ -91,17 +99,6 @@ class Batch:
         """What the stage `denoise` has to say beside its steps."""
         trouble = f"steps are not recorded: {self.tape.trouble}" if self.tape.trouble else ""
         return "; ".join(filter(None, (trouble, self.note)))
-
-    @property
-    def pipe(self) -> Any:
-        """The model's pipeline, with this batch's scheduler in it."""
-        return self.model.pipe
-
-
-def generators_of(seeds: list[int]) -> torch.Generator | list[torch.Generator]:
-    """CPU generators, so a seed gives the same noise on every device; a single one for a single picture."""
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    return generators[0] if len(generators) == 1 else generators
 
 
 def call_pipeline(batch: Batch, **more: Any) -> Any:
@@ -113,11 +110,22 @@ def call_pipeline(batch: Batch, **more: Any) -> Any:
         "num_inference_steps": params.num_inference_steps,
         "guidance_scale": params.guidance_scale,
         "num_images_per_prompt": len(batch.seeds),
-        "generator": generators_of(batch.seeds),
+        "generator": batch.start.generators(),
+        **batch.start.arguments,
         **more,
     }
     known = inspect.signature(type(batch.pipe).__call__).parameters
     return batch.pipe(**{name: value for name, value in arguments.items() if name in known})
+
+
+def tell_image(batch: Batch, image: InitialImage) -> None:
+    """The stage `image`: what the job begins with, and how many steps that leaves."""
+    params = batch.params
+    run = steps_that_run(params.num_inference_steps, params.strength)
+    batch.clock.start("image")
+    fact = TensorFact("image", (1, 3, image.image.height, image.image.width), "uint8")
+    detail = f"{image.note}; {run} of {params.num_inference_steps} steps run at strength {params.strength:g}"
+    batch.clock.finish("image", (fact,), detail)
 
 
 def report_tokens(batch: Batch, *, guided: bool) -> None:
@@ -157,36 +165,49 @@ def seen(owner: Any, name: str, before: Callable[[], None], after: Callable[[Any
         after(result)
         return result
 
-    setattr(owner, name, call)
-    try:
+    with standing_in(owner, name, call):
         yield
-    finally:
-        delattr(owner, name)
 
 
 @contextmanager
 def latents_seen(batch: Batch, log: StepLog) -> Iterator[None]:
     """Report the initial latents when the pipeline makes them, and with them the start of the loop, which the tape joins."""
-    clock = batch.clock
+    clock, pipe = batch.clock, batch.pipe
+    with ExitStack() as watching:
+        watching.enter_context(batch.start.attached(pipe))
+        timesteps = watching.enter_context(timesteps_seen(pipe))
 
-    def after(result: Any) -> None:
-        latents = result[0] if isinstance(result, (tuple, list)) else result
-        clock.finish("latents", *_latent_facts(batch.pipe.scheduler, latents))
-        clock.start("denoise")
-        log.start()
+        def after(result: Any) -> None:
+            latents = result[0] if isinstance(result, (tuple, list)) else result
+            known = getattr(pipe.scheduler, "num_inference_steps", None) is not None  # some make the timesteps afterwards
+            clock.finish("latents", *_latent_facts(pipe.scheduler, latents, timesteps() if known else None))
+            clock.start("denoise")
+            log.start(latents, len(timesteps()) if known else 0)
 
-    with seen(batch.pipe, "prepare_latents", lambda: clock.start("latents"), after), batch.tape.attached(batch.pipe):
+        def encoded(result: Any) -> None:
+            clock.finish("encode", _encoded(result))
+
+        if batch.start.arguments and batch.start.jump is None:
+            watching.enter_context(seen(pipe.vae, "encode", lambda: clock.start("encode"), encoded))
+        watching.enter_context(seen(pipe, "prepare_latents", lambda: clock.start("latents"), after))
+        watching.enter_context(batch.tape.attached(pipe))
         yield
 
 
-def _latent_facts(scheduler: Any, latents: torch.Tensor) -> tuple[tuple[TensorFact, ...], str]:
+def _encoded(result: Any) -> tuple[TensorFact, ...]:
+    """What the VAE made of the initial image: the mean of what the latents are drawn from, or the latents."""
+    found = getattr(result, "latent_dist", None)
+    latents = found.mean if found is not None else getattr(result, "latents", None)
+    return (tensor_fact("image latents", latents, stats=True),) if isinstance(latents, torch.Tensor) else ()
+
+
+def _latent_facts(scheduler: Any, latents: torch.Tensor, timesteps: torch.Tensor | None) -> tuple[tuple[TensorFact, ...], str]:
     """The initial latents and the timesteps, and a line on both."""
     sigma = getattr(scheduler, "init_noise_sigma", None)
     note = f"x init_noise_sigma {float(sigma):.4g}" if sigma is not None else ""
     facts = [tensor_fact("latents", latents, note, stats=True)]
     details = [note] if note else []
-    if getattr(scheduler, "num_inference_steps", None) is not None:  # some pipelines make the timesteps afterwards
-        timesteps = scheduler.timesteps
+    if timesteps is not None:
         ends = f"{float(timesteps[0]):g} … {float(timesteps[-1]):g}"
         facts.append(tensor_fact("timesteps", timesteps, ends))
         details.append(f"{len(timesteps)} timesteps {ends}")

@@ -20,7 +20,9 @@ from sdtui.worker.hardware import dtype_name
 from sdtui.worker.memory import held_bytes
 from sdtui.worker.previews import Preview, Previewer
 from sdtui.worker.probes import Probe, Taken
+from sdtui.worker.start import Start
 from sdtui.worker.tape import DenoiserTape, StepSource
+from sdtui.worker.trajectory import TrajectoryWriter
 from sdtui.worker.watch import WatchedStep
 
 Emit = Callable[[Message], None]
@@ -72,6 +74,8 @@ class StepLog:
         previewer: Previewer,
         token: CancelToken,
         tape: DenoiserTape,
+        trajectory: TrajectoryWriter,
+        begin: Start,
         probe: Probe,
         known_steps: int = 0,
         unpack: Unpack | None = None,
@@ -80,15 +84,17 @@ class StepLog:
         self._job, self._batch_index, self._device = job, batch_index, device
         self._emit, self._previewer, self._token, self._unpack = emit, previewer, token, unpack
         self._tape, self._probe, self._known_steps = tape, probe, known_steps
+        self._trajectory, self._begin = trajectory, begin
         self._pending: _Pending | None = None
         self._since = time.perf_counter()
         self.largest_bytes = 0
         self.steps_told = 0
         """Steps from the first one on that the server has been told of by this log."""
 
-    def start(self) -> None:
-        """The first step begins now; raises `Cancelled` where it is not to."""
+    def start(self, latents: torch.Tensor, total: int) -> None:
+        """The first step begins now, with these latents; raises `Cancelled` where it is not to."""
         self._token.stop_between_steps()
+        self._trajectory.begin(latents, total)
         self._since = time.perf_counter()
         self._tape.start()
 
@@ -96,6 +102,8 @@ class StepLog:
         """Take note of a step; raises `Cancelled`."""
         source = self._tape.end_step()
         elapsed_s = source.elapsed_s if source.replayed else time.perf_counter() - self._since
+        self._trajectory.add(step, elapsed_s)
+        self._begin.after_step(step.index)
         told = not source.replayed or step.index >= self._known_steps
         if told or source.last_replayed:
             self._note(step, source, elapsed_s, told=told)

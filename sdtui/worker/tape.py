@@ -22,7 +22,7 @@ from safetensors.torch import load
 
 from sdtui.tape import Call, Tape, TapeError, steps_done
 from sdtui.worker.describe import denoiser
-from sdtui.worker.recorder import Recorder, Spoken
+from sdtui.worker.recorder import Recorder, Spoken, to_host
 
 _log: Final = logging.getLogger(__name__)
 
@@ -156,8 +156,8 @@ class DenoiserTape:
         facts = {"call": str(self._next), "step": str(self._step), "elapsed_s": repr(now - self._since), "form": form}
         self._since = now
         first = next(iter(tensors.values()))
-        copies = {name: _to_host(tensor) for name, tensor in tensors.items()}
-        timestep = _to_host(timestep.detach().flatten()[:1]) if isinstance(timestep, torch.Tensor) else float(timestep)
+        copies = {name: to_host(tensor) for name, tensor in tensors.items()}
+        timestep = to_host(timestep.detach().flatten()[:1]) if isinstance(timestep, torch.Tensor) else float(timestep)
         ready = torch.cuda.current_stream(first.device).record_event() if first.device.type == "cuda" else None
         self._recorder.add(Spoken(copies, timestep, facts, ready))
 
@@ -197,11 +197,3 @@ def _timestep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim > 1)
     return next(tensors).device
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy that nobody else writes to; from a GPU it is on its way when this returns."""
-    if tensor.device.type != "cuda":
-        return tensor.detach().clone(memory_format=torch.contiguous_format)
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return pinned.copy_(tensor.detach(), non_blocking=True)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import torch
 
+from sdtui.worker.instance import standing_in
+
 RETURNS_DENOISED: Final = frozenset(
     {
         "DDIMScheduler",
@@ -131,6 +133,24 @@ def _first_tensor(output: Any) -> torch.Tensor | None:
 
 
 @contextmanager
+def timesteps_seen(pipe: Any) -> Iterator[Callable[[], torch.Tensor]]:
+    """While this lasts, what is given tells the timesteps that run: of image to image only those that the pipeline takes."""
+    original = getattr(pipe, "get_timesteps", None)
+    if original is None:
+        yield lambda: pipe.scheduler.timesteps
+        return
+    taken: list[torch.Tensor] = []
+
+    def get_timesteps(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        taken[:] = [result[0]]
+        return result
+
+    with standing_in(pipe, "get_timesteps", get_timesteps):
+        yield lambda: taken[0] if taken else pipe.scheduler.timesteps
+
+
+@contextmanager
 def watched(pipe: Any, on_step: Callable[[WatchedStep], None]) -> Iterator[None]:
     """While this lasts, `on_step` is called after every `pipe.scheduler.step`; nothing that is computed changes.
 
@@ -150,7 +170,7 @@ def watched(pipe: Any, on_step: Callable[[WatchedStep], None]) -> Iterator[None]
     def watched_step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         nonlocal count
         if not timesteps:
-            timesteps.extend(float(value) for value in scheduler.timesteps.tolist())
+            timesteps.extend(float(value) for value in timesteps_now().tolist())
         value = timesteps[count] if count < len(timesteps) else float(timestep)
         level = noise_level(scheduler, value)
         result = step(model_output, timestep, sample, *args, **kwargs)
@@ -164,11 +184,10 @@ def watched(pipe: Any, on_step: Callable[[WatchedStep], None]) -> Iterator[None]
         return result
 
     handle = network.register_forward_hook(keep) if network is not None else None
-    scheduler.step = watched_step
     try:
-        yield
+        with timesteps_seen(pipe) as timesteps_now, standing_in(scheduler, "step", watched_step):
+            yield
     finally:
-        del scheduler.step
         if handle is not None:
             handle.remove()
 

@@ -29,7 +29,7 @@ from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.errors import Cancelled, JobProblem
 from sdtui.worker.generate import run_job
 from sdtui.worker.models import LoadedModel
-from sdtui.worker.stages import generators_of
+from sdtui.worker.start import generators_of
 
 from .conftest import a_submit, build_tokenizer
 from .desk import Desk, after_step, same

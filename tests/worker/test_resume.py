@@ -142,10 +142,10 @@ def test_a_tape_that_cannot_be_read_in_the_middle_is_computed_from_there(
 def test_a_tape_of_other_circumstances_is_begun_anew_and_says_why(
     desk: Desk, cut: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], says: str
 ) -> None:
-    from sdtui.worker import job
+    from sdtui.worker import recording
 
     whole, resume = cut(scheduler="euler")
-    monkeypatch.setattr(job, "fingerprint", lambda *given: fingerprints.fingerprint(*given) | change)
+    monkeypatch.setattr(recording, "fingerprint", lambda *given: fingerprints.fingerprint(*given) | change)
     assert same(whole, resume())
     resumed = desk.of(JobResumed)[0]
     assert resumed.steps_done == 0 and says in resumed.detail
