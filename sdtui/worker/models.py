@@ -66,6 +66,8 @@ class LoadedModel:
     allow_pickle: bool = False
     safety: dict[str, Any] = field(default_factory=dict)
     """Safety checker and feature extractor, once a job asked for them."""
+    image_pipe: Any | None = None
+    """The sibling of `pipe` for image to image, made of the same components, once a job asked for it."""
     spoiled: bool = False
     """A job could not leave it as it was: it must be loaded anew."""
 
