@@ -34,6 +34,7 @@ from sdtui.worker.models import LoadedModel, safety_checker
 from sdtui.worker.probes import Probe
 from sdtui.worker.remedies import Ladder
 from sdtui.worker.samplers import build_scheduler
+from sdtui.worker.steps import Between
 
 Emit = Callable[[Message], None]
 
@@ -47,6 +48,7 @@ def run_job(
     offline: bool = False,
     began: float | None = None,
     journal: Journal | None = None,
+    between_steps: Between = lambda _: None,
     save: bool = True,
 ) -> list[str]:
     """Run a job to its end and return the paths of its pictures.
@@ -55,7 +57,7 @@ def run_job(
     `Cancelled` (with what the job keeps), or what the libraries raise; then nothing of an unfinished picture is on disk, and
     the model can be used again. `began` is when work on the job began, by `time.perf_counter`, where a model was loaded for it
     before. With a `journal` the job goes on from what is in it; a `CancelToken` as `cancelled` knows more ways to stop. Without
-    `save` the pictures are made and let go.
+    `save` the pictures are made and let go. `between_steps` is called where other short work can be done.
     """
     began = time.perf_counter() if began is None else began
     params, image = prepared(model, submit.params, _known_seed(submit, journal))
@@ -72,7 +74,7 @@ def run_job(
     ladder = Ladder(job=submit.job, pipe=model.pipe, device=device, info=model.info, params=params, emit=emit)
     probe = Probe(submit.job, submit.inspect, device, emit)
     inspection = Inspection(model, submit, params, probe, emit)
-    job = Job(model, submit, image, params, seeds, safety, emit, token, journal, ladder, probe, inspection, save)
+    job = Job(model, submit, image, params, seeds, safety, emit, token, journal, ladder, probe, inspection, between_steps, save)
     _run(job)
     emit(
         JobFinished(

@@ -25,7 +25,7 @@ from sdtui.worker.samplers import build_scheduler
 from sdtui.worker.saving import save_images, saved_event
 from sdtui.worker.sheets import Extent
 from sdtui.worker.stages import Batch, StageClock, tell_image
-from sdtui.worker.steps import StepLog
+from sdtui.worker.steps import Between, StepLog
 from sdtui.worker.stepwise import run_stepwise
 from sdtui.worker.whole import run_whole
 
@@ -48,6 +48,7 @@ class Job:
     ladder: Ladder
     probe: Probe
     inspection: Inspection
+    between_steps: Between = lambda _: None
     save: bool = True
     """Whether the pictures go to disk."""
     saved: dict[int, SavedPicture] = field(default_factory=dict)
@@ -238,6 +239,7 @@ class Job:
             tape=recording.tape,
             trajectory=recording.trajectory,
             begin=recording.start,
+            between=self.between_steps,
             probe=self.probe,
             known_steps=known_steps,
             unpack=unpacker(self.model.pipe, params),

@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 from sdtui.metadata import OutputError
 from sdtui.protocol import (
     Cancel,
+    DecodeStep,
     JobCancelled,
     JobFailed,
     JobPaused,
@@ -51,6 +53,8 @@ from sdtui.worker.errors import (
 from sdtui.worker.wire import Sender, read_commands
 
 if TYPE_CHECKING:
+    from sdtui.params import GenerationParams
+    from sdtui.worker.decode_step import Decodings
     from sdtui.worker.journal import Journal
     from sdtui.worker.models import LoadedModel, ModelRequest
 
@@ -75,6 +79,8 @@ class Worker:
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._tokens: dict[str, CancelToken] = {}
         self._tokens_lock = threading.Lock()
+        self._asked: deque[DecodeStep] = deque()
+        """Steps that somebody wants to see decoded."""
         self._model: LoadedModel | None = None
         self._exit_code = 0
         self._sender = Sender(events, on_broken=self._leave)
@@ -101,6 +107,8 @@ class Worker:
             if isinstance(message, Submit):
                 with self._tokens_lock:
                     self._tokens[message.job] = CancelToken()
+            elif isinstance(message, DecodeStep):
+                self._asked.append(message)
             self._queue.put(message)
 
     def _stop(self, job: str, stop: Stop) -> None:
@@ -148,6 +156,8 @@ class Worker:
                 self._on_load_model(message)
             elif isinstance(message, Submit):
                 self._on_submit(message)
+            elif isinstance(message, DecodeStep):
+                self._on_decode_step()
             else:
                 _log.warning("%s is no command for a worker", type(message).__name__)
         self._sender.close()
@@ -233,6 +243,31 @@ class Worker:
         self.emit(ModelLoaded(info=model.info, elapsed_s=time.perf_counter() - began))
         return model
 
+    # --- steps of jobs -------------------------------------------------------------------------------------------
+
+    def _decodings(self) -> Decodings:
+        from sdtui.worker.decode_step import Decodings
+
+        return Decodings(tapes_dir(), self._asked, self.emit)
+
+    def _on_decode_step(self) -> None:
+        """Between jobs; what a job has answered already is not asked any more."""
+        try:
+            self._decodings().serve_all(self._model_of)
+        except Exception as error:
+            _log.exception("decoding a step")
+            if is_device_broken(error):
+                self._leave_broken()
+
+    def _model_of(self, params: GenerationParams) -> LoadedModel:
+        from sdtui.worker.models import ModelRequest, find_local_problem
+
+        request = ModelRequest.of(params)
+        if self._model is not None and self._model.serves(request):
+            return self._model
+        find_local_problem(request, allow_pickle=self._settings.worker.allow_pickle)
+        return self._load(request, lambda: False)
+
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def _on_submit(self, submit: Submit) -> None:
@@ -276,7 +311,23 @@ class Worker:
 
         began, offline = time.perf_counter(), self._settings.worker.offline
         model = self._model_for(submit, token)
-        run_job(model, submit, emit=self.emit, cancelled=token, offline=offline, began=began, journal=journal)
+        decodings = self._decodings()
+
+        def between_steps(flush: Callable[[], None]) -> None:
+            if self._asked:
+                flush()
+                decodings.serve_between_steps(model)
+
+        run_job(
+            model,
+            submit,
+            emit=self.emit,
+            cancelled=token,
+            offline=offline,
+            began=began,
+            journal=journal,
+            between_steps=between_steps,
+        )
 
     def _journal(self, submit: Submit, token: CancelToken) -> Journal | None:
         from sdtui.worker.journal import open_journal

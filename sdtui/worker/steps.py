@@ -27,6 +27,8 @@ from sdtui.worker.watch import WatchedStep
 
 Emit = Callable[[Message], None]
 Unpack = Callable[[torch.Tensor], torch.Tensor]
+Between = Callable[[Callable[[], None]], None]
+"""Other short work between two steps; it is given what waits until the steps so far are on disk."""
 
 
 def tensor_fact(name: str, tensor: torch.Tensor, note: str = "", *, stats: bool = False) -> TensorFact:
@@ -77,14 +79,18 @@ class StepLog:
         trajectory: TrajectoryWriter,
         begin: Start,
         probe: Probe,
+        between: Between = lambda _: None,
         known_steps: int = 0,
         unpack: Unpack | None = None,
     ) -> None:
-        """`known_steps`: so many of the replayed ones are not told, as the server has them from an earlier run."""
+        """`known_steps`: so many of the replayed ones are not told, as the server has them from an earlier run.
+
+        `between` is called when a step has been told and the next one has not begun, with what makes sure that it is on disk.
+        """
         self._job, self._batch_index, self._device = job, batch_index, device
         self._emit, self._previewer, self._token, self._unpack = emit, previewer, token, unpack
         self._tape, self._probe, self._known_steps = tape, probe, known_steps
-        self._trajectory, self._begin = trajectory, begin
+        self._trajectory, self._begin, self._between = trajectory, begin, between
         self._pending: _Pending | None = None
         self._since = time.perf_counter()
         self.largest_bytes = 0
@@ -113,6 +119,8 @@ class StepLog:
         if self._token.wanted is not None:
             self.flush()
             self._token.stop_between_steps()
+        with self._probe.paused():
+            self._between(self._trajectory.flush)
         self._since = time.perf_counter()
 
     def _note(self, step: WatchedStep, source: StepSource, elapsed_s: float, *, told: bool) -> None:
