@@ -159,14 +159,14 @@ def code_lines(source: SourceRead, room: int, tones: Mapping[str, Style], consol
     head.rstrip()
     signature = coloured(safe_text(source.signature, limit=4_000), tones)
     code = coloured(safe_text(textwrap.dedent(source.source[:_LONGEST]), multiline=True), tones)
-    lines = [*head.wrap(console, room, overflow="fold"), *_broken(signature, room, console), Text("")]
+    lines = [*head.wrap(console, room, overflow="fold"), *broken(signature, room, console), Text("")]
     for line in code.split("\n"):
-        lines += _broken(line, room, console)
+        lines += broken(line, room, console)
     return lines
 
 
-def _broken(line: Text, room: int, console: Console) -> Sequence[Text]:
-    """A line of code in as many as it needs, the rest further in."""
+def broken(line: Text, room: int, console: Console) -> Sequence[Text]:
+    """A line of code in as many as it needs, the rest further in; `line` loses its trailing blanks."""
     line.rstrip()
     if line.cell_len <= room:
         return [line]

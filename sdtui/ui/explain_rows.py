@@ -1,0 +1,121 @@
+"""What a line of the sampling function made, as rows of text: tensors in columns, words of tokens, plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+
+from sdtui.protocol import LineRan, MadeTensor
+from sdtui.text import count_noun, safe_text
+from sdtui.ui.explain_run import Thing
+from sdtui.ui.rows import Span, figure, shape_text
+
+_NAME: Final = 18
+"""`noise_pred_uncond` is 17 cells."""
+_SHAPE, _DTYPE, _DEVICE = 17, 9, 7
+_FIGURE, _DIGITS = 9, 4
+_FIGURES: Final = ("min", "mean", "max", "std")
+_LEFT: Final = _NAME + _SHAPE + _DTYPE + _DEVICE
+ONE_ROW: Final = _LEFT + _FIGURE * len(_FIGURES)
+"""Cells from which a tensor's figures stand beside its shape, else below."""
+_HOW: Final = {"new": "", "rebound": "in place of the one before", "changed": "written into"}
+_LONGEST_NAME, _LONGEST_VALUE, _LONGEST_WORDS = 60, 400, 4000
+
+
+def made_spans(ran: LineRan, others: Mapping[str, Thing], room: int) -> list[Span]:
+    """What a line made, and below it, quietly, what else exists; `room` in cells. Every line ends with a newline."""
+    spans: list[Span] = []
+    if ran.made:
+        spans += _head(room)
+        for tensor in ran.made:
+            spans += _tensor(tensor, room, "accent", "text")
+    for name, value in ran.values.items():
+        spans += _value(name, value, "accent", "text", room)
+    if not ran.made and not ran.values:
+        spans.append(("It made nothing that is kept in a name.\n", "muted"))
+    return spans + _others(others, room)
+
+
+def _others(others: Mapping[str, Thing], room: int) -> list[Span]:
+    spans: list[Span] = []
+    for name, thing in others.items():
+        if isinstance(thing.what, MadeTensor):
+            spans += _brief(thing.what, room)
+        else:
+            spans += _value(name, thing.what, "muted", "muted", room)
+    return [("\nAlso there\n", "muted"), *spans] if spans else []
+
+
+def _head(room: int) -> Iterator[Span]:
+    left = f"{'tensor':<{_NAME}}{'shape':<{_SHAPE}}{'dtype':<{_DTYPE}}{'device':<{_DEVICE}}"
+    figures = "".join(f"{title:>{_FIGURE}}" for title in _FIGURES)
+    yield (f"{left}{figures}\n" if room >= ONE_ROW else f"{left.rstrip()}\n{' ' * _indent(room)}{figures}\n", "muted")
+
+
+def _indent(room: int) -> int:
+    """Cells before the figures where these have a row of their own: they end with the row above, or fit at least."""
+    return max(0, min(_LEFT, room) - _FIGURE * len(_FIGURES))
+
+
+def _tensor(tensor: MadeTensor, room: int, name_tone: str, tone: str) -> Iterator[Span]:
+    """One row, or two where there is little room; then what is wrong with it, and the words of tokens."""
+    yield _cell(tensor.name, _NAME), name_tone
+    left = f"{shape_text(tensor.shape):<{_SHAPE}}"
+    left = f"{left if left.endswith(' ') else left + ' '}{tensor.dtype:<{_DTYPE}}{tensor.device:<{_DEVICE}}"
+    figures = _figures(tensor)
+    if room >= ONE_ROW:
+        yield f"{safe_text(left)}{figures}\n", tone
+    else:
+        yield f"{safe_text(left).rstrip()}\n{' ' * _indent(room)}{figures}\n", tone
+    if tensor.faults:
+        are = "is" if tensor.faults == 1 else "are"
+        yield f"  {count_noun(tensor.faults, 'number')} {are} NaN or infinite\n", "error"
+    for row, words in enumerate(tensor.words):
+        yield f"  {row}  ", "muted"
+        yield f"{safe_text(' '.join(words), limit=_LONGEST_WORDS)}\n", "text"
+
+
+def _figures(tensor: MadeTensor) -> str:
+    """A tensor of one number has that alone."""
+    count = 1
+    for size in tensor.shape:
+        count *= size
+    values = (tensor.low, tensor.mean, tensor.high, tensor.std)
+    if count == 1:
+        return f"{' ' * _FIGURE}{_number(tensor.mean, tensor.dtype)}"
+    return (
+        _number(tensor.low, tensor.dtype)
+        + figure(values[1], _FIGURE, _DIGITS)
+        + _number(tensor.high, tensor.dtype)
+        + figure(values[3], _FIGURE, _DIGITS)
+    )
+
+
+def _number(value: float | None, dtype: str) -> str:
+    whole = value is not None and not dtype.startswith(("float", "bfloat", "complex")) and value == int(value)
+    return figure(value, _FIGURE, 0 if whole else _DIGITS)
+
+
+def _brief(tensor: MadeTensor, room: int) -> Iterator[Span]:
+    """One row in few words."""
+    spread = f"std {tensor.std:.3g}" if tensor.std is not None and len(tensor.shape) else ""
+    text = f"{shape_text(tensor.shape):<{_SHAPE}} {spread}".rstrip()
+    yield f"{_cell(tensor.name, _NAME)}{_cut(safe_text(text), max(8, room - _NAME))}\n", "muted"
+
+
+def _value(name: str, value: str, name_tone: str, tone: str, room: int) -> Iterable[Span]:
+    limit = _LONGEST_VALUE if tone == "text" else max(8, room - _NAME)
+    text = safe_text(value, limit=_LONGEST_VALUE)
+    return (_cell(name, _NAME), name_tone), (f"{text if tone == 'text' else _cut(text, limit)}\n", tone)
+
+
+def _cell(name: str, width: int) -> str:
+    """A name in its column, and a gap behind it however long it is."""
+    text = safe_text(name, limit=_LONGEST_NAME)
+    return text + " " * max(1, width - cell_len(text))
+
+
+def _cut(text: str, cells: int) -> str:
+    return text if cell_len(text) <= cells else f"{set_cell_size(text, max(0, cells - 1))}…"
