@@ -176,7 +176,7 @@ class Job:
             batch = Batch(
                 self.model, self.submit, self.params, self.batch_index, part.start, seeds, self.safety, self.emit, self.token,
                 clock, began, recording.tape, self.ladder, self.journal, self.saved, self.probe, pipe, recording.start,
-                self.inspection.trouble,
+                self.image.digest if self.image is not None else "", self.inspection.trouble,
             )  # fmt: skip
             if self.image is not None and recording.start.jump is None:
                 tell_image(batch, self.image)

@@ -109,4 +109,6 @@ def _record(batch: Batch, index: int, seed: int, elapsed_s: float) -> ImageRecor
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed_s=elapsed_s,
         memory_remedies=batch.ladder.in_force,
+        init_image_digest=batch.image_digest,
+        branch=batch.submit.branch,
     )

@@ -91,6 +91,8 @@ class Batch:
     """The model's pipeline, or its sibling for image to image, with this batch's scheduler in it."""
     start: Start
     """Where the denoising begins."""
+    image_digest: str = ""
+    """Of the file that the job began with."""
     note: str = ""
     """What else is to be said of the denoising."""
 
