@@ -92,6 +92,9 @@ class Recorded:
         if point is None:
             return None
         found = branching.plan(journal.tapes, point, self.params, prints, scheduler)
+        if found.start.jump is not None and hasattr(self.model.pipe, "_unpack_latents"):
+            message = f"{self.model.info.pipeline_class} packs its latents; a branch of it must keep scheduler, sigmas and steps."
+            raise JobProblem(message, "scheduler")
         if self.image is not None and found.start.jump is None:
             found.start.arguments.update(self._arguments(self.image))
         return found

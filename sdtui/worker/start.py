@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sdtui.worker.describe import denoiser
 from sdtui.worker.instance import standing_in
 
 
@@ -42,7 +43,8 @@ class Jump:
             return timesteps, len(timesteps)
 
         def prepare_latents(*_: Any, **__: Any) -> torch.Tensor:
-            return self.latents.to(pipe.unet.device, pipe.unet.dtype)
+            network = denoiser(pipe)
+            return self.latents.to(network.device, network.dtype)
 
         with standing_in(pipe, "get_timesteps", get_timesteps), standing_in(pipe, "prepare_latents", prepare_latents):
             yield
