@@ -9,7 +9,7 @@ from sdtui.protocol.base import Message
 from sdtui.protocol.probing import InspectMode
 from sdtui.protocol.values import BranchPoint, CancelWhen, PreviewOptions, ResumePoint
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 
 class Hello(Message, frozen=True, kw_only=True):
