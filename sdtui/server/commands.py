@@ -31,12 +31,11 @@ from sdtui.protocol import (
     WaitingCancelled,
 )
 from sdtui.server.database import encode_value
-from sdtui.server.job import Job, check_job_params, check_priority
+from sdtui.server.job import Job, check_job_params, check_priority, unknown_job
 from sdtui.server.queue import JobQueue
 from sdtui.server.replay import fitting
 from sdtui.server.store import Store
 from sdtui.server.tapes import Tapes
-from sdtui.text import safe_text
 
 MAX_LISTED_JOBS: Final = 1000
 
@@ -91,13 +90,13 @@ class QueueCommands:
     async def get(self, command: GetJob) -> Message:
         """One job as it is now."""
         job = self._queue.find(command.job) or await self._store.job(command.job)
-        return _unknown(command.job) if job is None else self._queue.changed(job)
+        return unknown_job(command.job) if job is None else self._queue.changed(job)
 
     async def _not_unended(self, name: str) -> Refused:
         """Why a command for jobs that have not ended is refused."""
         job = await self._store.job(name)
         if job is None:
-            return _unknown(name)
+            return unknown_job(name)
         return Refused(message=f"Job {name} has ended already ({job.row.state}).", field="job", job=name)
 
     # --- jobs that have not ended -----------------------------------------------------------------------------------
@@ -171,7 +170,7 @@ class QueueCommands:
     async def _duplicate(self, command: Duplicate) -> Message | None:
         source = self._queue.find(command.job) or await self._store.job(command.job)
         if source is None:
-            return _unknown(command.job)
+            return unknown_job(command.job)
         params = source.submit.params
         if command.same_seed and params.seed is None and source.seed is not None:
             params = msgspec.structs.replace(params, seed=source.seed)
@@ -189,33 +188,39 @@ class QueueCommands:
             return Refused(message=f"Job {name} has not ended, so it cannot be tried again.", field="job", job=name)
         job = await self._store.job(name)
         if job is None:
-            return _unknown(name)
+            return unknown_job(name)
         if job.row.state == "done":
             return Refused(message=f"Job {name} is done. Duplicate it to make its pictures again.", field="job", job=name)
-        if self._queue.has(name):  # somebody else was faster, while the database was read
+        refused = await self._queue.check_parent(job.submit)
+        if refused is not None:
+            return refused
+        steps = {} if await self._tapes.has_steps(name) else {"batch_index": 0, "steps_done": 0}
+        if self._queue.has(name):  # somebody else was faster, while the disk was asked
             return self._queue.changed(job)
-        steps = {} if self._tapes.has_steps(name) else {"batch_index": 0, "steps_done": 0}
         job.change(state="queued", reason=None, finished_at=None, attempts=0, **steps)
         return await self._put_back(job)
 
     async def _delete(self, name: str) -> Message:
+        job = await self._store.job(name)
         if self._queue.has(name):
             return Refused(message=f"Job {name} has not ended; cancel it first.", field="job", job=name)
-        if await self._store.job(name) is None:
-            return _unknown(name)
+        if job is None:
+            return unknown_job(name)
+        branch = self._queue.branch_of(name)
+        if branch is not None:
+            message = f"Job {name} is still needed: job {branch}, which has not ended, branches from it."
+            return Refused(message=message, field="job", job=name)
         self._store.remove(name)
         await self._store.flush()
         await self._tapes.remove(name)
         return JobDeleted(job=name)
 
     async def _delete_ended(self, older_than_s: float) -> Message:
-        names = [name for name in await self._store.ended_before(time.time() - older_than_s) if not self._queue.has(name)]
+        ended = await self._store.ended_before(time.time() - older_than_s)
+        needed = self._queue.needed_names()
+        names = [name for name in ended if name not in needed]
         for name in names:
             self._store.remove(name)
         await self._store.flush()
         await self._tapes.remove(*names)
         return EndedDeleted(count=len(names))
-
-
-def _unknown(name: str) -> Refused:
-    return Refused(message=f"There is no job {safe_text(name, limit=64)!r}.", field="job", job=name)

@@ -46,7 +46,11 @@ class Connection:
 
     def follows(self, job: str) -> bool:
         """Whether it gets this job's events live."""
-        return (self.subscribed or job in self.jobs) and job not in self.replaying
+        return self.is_told_of(job) and job not in self.replaying
+
+    def is_told_of(self, job: str) -> bool:
+        """Whether it gets what is told of this job and recorded nowhere."""
+        return self.subscribed or job in self.jobs
 
     def send(self, message: Message) -> None:
         """Queue a message."""

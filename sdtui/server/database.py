@@ -50,6 +50,15 @@ _CACHE_KIB: Final = 512
 """SQLite's own 2 MiB fill up over days and look like a leak; pages of a few thousand jobs fit into this too."""
 _LIGHT: Final = (StageStarted, StageFinished, PromptTokens, StepFinished)
 """What the last moments before a power failure may cost; everything else is on the disk before it is told."""
+
+
+class _InitialImage(msgspec.Struct):
+    """Of parameters only this one; with a third of the time it takes to decode all, ten thousand jobs take 10 ms."""
+
+    init_image: str | None = None
+
+
+_initial_decoder: Final = msgspec.msgpack.Decoder(_InitialImage)
 _params_decoder: Final = msgspec.msgpack.Decoder(GenerationParams)
 _submit_decoder: Final = msgspec.msgpack.Decoder(Submit)
 encode_value: Final = msgspec.msgpack.Encoder().encode
@@ -252,13 +261,20 @@ class Database:
         rows = self._sqlite.execute("SELECT job FROM jobs WHERE finished_at IS NOT NULL AND finished_at <= ?", (at,))
         return [name for (name,) in rows]
 
+    def initial_images(self) -> set[str]:
+        """The initial images of all jobs, ended ones too."""
+        found = {_initial_decoder.decode(params).init_image for (params,) in self._sqlite.execute("SELECT params FROM jobs")}
+        return {source for source in found if source is not None}
+
     def _job(self, row: Sequence[Any]) -> Job:
-        *shown, submit, rank, seed = row
+        *shown, packed, rank, seed = row
+        submit = _submit_decoder.decode(packed)
         images = self._sqlite.execute("SELECT path FROM images WHERE job = ? ORDER BY image_index", (shown[0],)).fetchall()
         values = dict(zip(_NAMES, shown, strict=False))
         values["params"] = _params_decoder.decode(values["params"])
         values["images"] = tuple(path for (path,) in images)
-        return Job(_submit_decoder.decode(submit), msgspec.convert(values, JobRow), rank, seed)
+        values["branch"] = submit.branch
+        return Job(submit, msgspec.convert(values, JobRow), rank, seed)
 
     def events(self, job: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Numbers and MessagePack of a job's events past number `after`, in order."""

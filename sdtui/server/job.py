@@ -12,6 +12,7 @@ import msgspec
 
 from sdtui.params import GenerationParams, check_params
 from sdtui.protocol import (
+    BranchPoint,
     ImageSaved,
     JobResumed,
     JobRow,
@@ -24,6 +25,7 @@ from sdtui.protocol import (
     StepFinished,
     Submit,
 )
+from sdtui.text import safe_text
 
 _JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The name goes into file names and onto command lines."""
@@ -61,6 +63,7 @@ class Job:
             created_at=created_at,
             priority=submit.priority,
             copy_of=copy_of,
+            branch=submit.branch,
         )
         return cls(submit, row)
 
@@ -68,6 +71,11 @@ class Job:
     def name(self) -> str:
         """Its name."""
         return self.row.job
+
+    @property
+    def parent(self) -> str | None:
+        """The job that it branches from."""
+        return None if self.submit.branch is None else self.submit.branch.job
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -143,7 +151,23 @@ def check_submit(submit: Submit) -> Refused | None:
         return refused(
             "preview", f"Previews take up to 60 frames a second, up to {_MAX_PREVIEW_PX} px and a budget above 0 up to 1."
         )
-    return check_job_params(submit.job, submit.params) or check_priority(submit.job, submit.priority)
+    refused_branch = None if submit.branch is None else check_branch(submit.job, submit.branch)
+    return refused_branch or check_job_params(submit.job, submit.params) or check_priority(submit.job, submit.priority)
+
+
+def check_branch(job: str, point: BranchPoint) -> Refused | None:
+    """What is wrong with where a job branches off, as far as that shows without the parent."""
+    if not _JOB_NAME.fullmatch(point.job):
+        message = f"There is no job {safe_text(point.job, limit=64)!r} to branch from."
+    elif point.job == job:
+        message = "A job cannot branch from itself."
+    elif point.step < 1:
+        message = f"A branch takes over 1 step or more; it is {point.step}."
+    elif point.batch_index < 0 or point.picture < 0:
+        message = f"Batches and pictures count from 0; they are {point.batch_index} and {point.picture}."
+    else:
+        return None
+    return Refused(message=message, field="branch", job=job)
 
 
 def check_job_params(job: str, params: GenerationParams) -> Refused | None:
@@ -153,7 +177,15 @@ def check_job_params(job: str, params: GenerationParams) -> Refused | None:
     if params.model.startswith(("./", "../", "~")) or params.model in (".", ".."):
         message = "A model's folder must be an absolute path: the server works elsewhere than you do."
         return Refused(message=message, field="model", job=job)
+    if params.init_image is not None and not PurePath(params.init_image).is_absolute():
+        message = "The initial image must be an absolute path: the server works elsewhere than you do, and fetches nothing."
+        return Refused(message=message, field="init_image", job=job)
     return None
+
+
+def unknown_job(name: str) -> Refused:
+    """The answer about a job that nobody knows."""
+    return Refused(message=f"There is no job {safe_text(name, limit=64)!r}.", field="job", job=name)
 
 
 def check_priority(job: str, priority: int) -> Refused | None:

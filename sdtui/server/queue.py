@@ -11,7 +11,8 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -96,7 +97,8 @@ class JobQueue:
         self._emit = emit
         self._limits = limits
         self._settings = settings
-        self._arriving: set[str] = set()
+        self._arriving: dict[str, str | None] = {}
+        """Jobs on their way into the database, and the job that each branches from."""
         self._submitting = asyncio.Lock()
         self._stopping = False
         self._free = asyncio.Event()
@@ -128,6 +130,20 @@ class JobQueue:
     def has(self, name: str) -> bool:
         """Whether this job has not ended."""
         return self.find(name) is not None
+
+    def unended(self) -> Iterator[Job]:
+        """The running job, those that wait, and the paused ones."""
+        running = () if self.running is None else (self.running,)
+        return chain(running, self.waiting, self.paused.values())
+
+    def branch_of(self, name: str) -> str | None:
+        """A job that has not ended and branches from this one."""
+        branches = chain(self._arriving.items(), ((job.name, job.parent) for job in self.unended()))
+        return next((branch for branch, parent in branches if parent == name), None)
+
+    def needed_names(self) -> set[str]:
+        """The jobs whose recorded steps are still needed: those that have not ended, and what these branch from."""
+        return {job.name for job in self.unended()} | self._parents()
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.paused) + (self.running is not None)
@@ -201,13 +217,31 @@ class JobQueue:
         refused = check_submit(submit) or self._check_room(submit)
         if refused is not None:
             return refused
-        self._arriving.add(submit.job)
-        submit = msgspec.structs.replace(submit, resume=None)  # only we know where a job goes on
+        job = Job.new(msgspec.structs.replace(submit, resume=None), time.time(), copy_of)  # only we know where it goes on
+        self._arriving[job.name] = job.parent  # from here on the parent's steps stay
         try:
+            refused = await self.check_parent(submit)
+            if refused is not None:
+                return refused
             async with self._submitting:  # first come, first in the order
-                return await self._store_and_queue(Job.new(submit, time.time(), copy_of))
+                return await self._store_and_queue(job)
         finally:
-            self._arriving.discard(submit.job)
+            self._arriving.pop(job.name, None)
+
+    async def check_parent(self, submit: Submit) -> Refused | None:
+        """Whether what a branch branches from is there; None where it is, or where the job is no branch."""
+        parent = None if submit.branch is None else submit.branch.job
+        if parent is None or self.has(parent):
+            return None
+        if await self._store.job(parent) is None:
+            message = f"There is no job {parent} to branch from."
+        elif not await self._tapes.has_steps(parent):
+            message = (
+                f"Job {parent} has nothing to branch from: its recorded steps were removed. Duplicate it to record them anew."
+            )
+        else:
+            return None
+        return Refused(message=message, field="branch", job=submit.job)
 
     async def _store_and_queue(self, job: Job) -> Refused | None:
         job.rank = self.waiting.last_rank(job.row.priority)
@@ -447,18 +481,18 @@ class JobQueue:
 
     async def _forget_once_stored(self, name: str) -> None:
         await self._store.flush()  # first that it was cancelled: a crash between must not leave a job without its steps
-        await self._tapes.forget_steps(name)
+        await self._tapes.forget_steps(name, self._parents)
 
     def _tidy_later(self) -> None:
         """Not after every one of many short jobs: counting thousands of tapes takes a while."""
         now = time.monotonic()
         if now - self._tidied_at >= self._limits.tidy_s:
             self._tidied_at = now
-            self._later(self._tapes.tidy(self._unended_names))
+            self._later(self._tapes.tidy(self.needed_names))
 
-    def _unended_names(self) -> set[str]:
-        running = set() if self.running is None else {self.running.name}
-        return running | {job.name for job in self.waiting} | self.paused.keys()
+    def _parents(self) -> set[str]:
+        """What jobs that have not ended branch from."""
+        return {name for name in chain((job.parent for job in self.unended()), self._arriving.values()) if name is not None}
 
     def _remove_parts_of(self, job: Job) -> None:
         self._later(asyncio.to_thread(remove_parts, Path(job.submit.output_dir), job.name))

@@ -11,8 +11,8 @@ import msgspec
 
 from sdtui.protocol import MAX_FRAME_BYTES, JobRow, Refused, ReplayDone, frame
 from sdtui.server.connection import Connection
+from sdtui.server.job import unknown_job
 from sdtui.server.store import Store
-from sdtui.text import safe_text
 
 CHUNK: Final = 500
 """Events read at once: some 200 kB."""
@@ -29,7 +29,7 @@ async def replay(connection: Connection, store: Store, job: str, is_live: Callab
     connection.replaying.add(job)
     try:
         if await store.job(job) is None:
-            connection.send(Refused(message=f"There is no job {safe_text(job, limit=64)!r}.", field="job", job=job))
+            connection.send(unknown_job(job))
             return
         last = 0
         while True:

@@ -8,7 +8,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from sdtui.protocol import (
     JOB_ENDS,
     JOB_STOPS,
     PROTOCOL_VERSION,
+    DecodeStep,
     EndedDeleted,
     GetJob,
     Heartbeat,
@@ -36,6 +37,8 @@ from sdtui.protocol import (
     ServerStatus,
     Shutdown,
     Status,
+    StepDecoded,
+    StepNotDecoded,
     Submit,
     WaitingCancelled,
     Welcome,
@@ -48,13 +51,15 @@ from sdtui.protocol import (
 from sdtui.server import endpoint
 from sdtui.server.commands import QueueCommands
 from sdtui.server.connection import Connection
+from sdtui.server.decoding import Decodings
+from sdtui.server.initial_images import InitialImages
 from sdtui.server.limits import Limits
 from sdtui.server.queue import JobQueue
 from sdtui.server.replay import fitting, replay
 from sdtui.server.store import Store, is_recorded
 from sdtui.server.supervisor import Supervisor
 from sdtui.server.tapes import MIB, Tapes
-from sdtui.settings import Settings, SettingsError, runtime_dir, tapes_dir, worker_record_path
+from sdtui.settings import Settings, SettingsError, initial_dir, runtime_dir, tapes_dir, worker_record_path
 
 _WELCOME_JOBS: Final = 50
 """A client that wants to see more of the queue asks for it."""
@@ -92,12 +97,15 @@ class Server:
         tapes = Tapes(tapes_dir(), settings.server.tape_budget_mb * MIB)
         self.queue = JobQueue(store, tapes, self.supervisor, emit=self.publish, limits=self._limits, settings=settings.server)
         self._commands = QueueCommands(self.queue, store, tapes)
+        self.decodings = Decodings(self.supervisor, self.queue, store, tapes, tell=self._tell_of_step)
+        self._initial_images = InitialImages(initial_dir(), store)
 
     async def serve(self, place: endpoint.Endpoint, listener: socket.socket) -> None:
         """Take clients on a socket that `place` has bound, until told to stop, then end everything in order."""
         self._endpoint = place
         self.supervisor.end_leftover()
         self.queue.restore(await self._store.unended(), await self._store.queue_values())
+        self._initial_images.prune_later()
         self.supervisor.start().add_done_callback(self._on_supervisor_ended)
         self._listening = await self._listen(listener)
         keeper = asyncio.create_task(self._keep_reachable(place))
@@ -151,6 +159,8 @@ class Server:
         await self.queue.stop()
         await self.supervisor.stop()
         await self.queue.end()
+        await self.decodings.end()
+        await self._initial_images.end()
         await self._store.close()
         await asyncio.gather(*(connection.close() for connection in self.connections))
         for task in self._tasks:
@@ -180,6 +190,7 @@ class Server:
             log.info("%s is gone: %s", connection, error)
         finally:
             self.connections.discard(connection)
+            self.decodings.forget(connection)
             self._note_activity()
             await connection.close()
 
@@ -259,6 +270,8 @@ class Server:
                 connection.send(await self._commands.get(command))
             case Replay(job=job):
                 self._start_replay(connection, job)
+            case DecodeStep():
+                refused = await self.decodings.ask(connection, command)
             case Status():
                 connection.send(self._status())
             case LoadModel():
@@ -290,6 +303,8 @@ class Server:
             connection.send(answer)
         if answer is not None:
             self.publish(answer)
+        if isinstance(answer, JobDeleted | EndedDeleted):
+            self._initial_images.prune_later()
         return None
 
     async def _submit(self, connection: Connection, submit: Submit) -> Refused | None:
@@ -347,6 +362,13 @@ class Server:
         if isinstance(event, QueueChanged):
             self._note_activity()
 
+    def _tell_of_step(self, answer: StepDecoded | StepNotDecoded, asked_by: Collection[Connection]) -> None:
+        """Send what became of a step's picture, which is recorded nowhere, to who follows the job and who asked."""
+        frame = encode(answer)
+        for connection in list(self.connections):
+            if connection in asked_by or connection.is_told_of(answer.job):
+                connection.send_frame(frame)
+
     @staticmethod
     def _wants(connection: Connection, event: Message) -> bool:
         """Who only follows its own jobs still wants to know what the worker does before they begin."""
@@ -371,6 +393,9 @@ class Server:
 
     def on_worker_event(self, event: Message) -> None:
         """Pass on what the worker says."""
+        if isinstance(event, StepDecoded | StepNotDecoded):
+            self.decodings.on_answer(event)
+            return
         if isinstance(event, JobEvent | Refused):
             self.queue.on_job_event(event)
             return
@@ -380,16 +405,19 @@ class Server:
         self.publish(event)
         if isinstance(event, WorkerReady):
             self.queue.on_worker_ready()
+            self.decodings.on_worker_ready()
 
     def on_worker_died(self, event: WorkerDied) -> None:
         """Tell everybody; the running job goes on with the next one."""
         self.publish(event)
         self.queue.on_worker_died(event)
+        self.decodings.on_worker_gone(event.reason, for_good=False)
 
     def on_worker_given_up(self, event: WorkerDied) -> None:
         """Tell everybody; no job can run."""
         self.publish(event)
         self.queue.on_worker_given_up(event)
+        self.decodings.on_worker_gone(event.reason, for_good=True)
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 

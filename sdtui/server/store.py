@@ -26,7 +26,9 @@ from sdtui.protocol import (
     PromptTokens,
     StageFinished,
     StageStarted,
+    StepDecoded,
     StepFinished,
+    StepNotDecoded,
     encode,
 )
 from sdtui.server.database import END_STATES, Change, Database, Entry, Listed, QueueValue, Removal, Write
@@ -40,14 +42,18 @@ RETRY_S: Final = 5.0
 MAX_PENDING: Final = 50_000
 """While the disk is full, events are kept up to this many; the oldest step events go first."""
 _CAN_WAIT: Final = (StageStarted, StageFinished, PromptTokens, StepFinished)
+_NOT_RECORDED: Final = (PreviewReady, ModulesRan, StepDecoded, StepNotDecoded, JobQueued)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
 def is_recorded(event: Message) -> bool:
-    """Whether an event belongs to a job's record. Previews and runs of modules do not; `JobQueued` is written with the job."""
-    return isinstance(event, JOB_EVENTS) and not isinstance(event, PreviewReady | ModulesRan | JobQueued)
+    """Whether an event belongs to a job's record.
+
+    Previews, runs of modules and pictures of steps do not; `JobQueued` is written with the job.
+    """
+    return isinstance(event, JOB_EVENTS) and not isinstance(event, _NOT_RECORDED)
 
 
 class Store:
@@ -215,6 +221,11 @@ class Store:
         if job is not None:
             job.row = _ended(job.row, ends)
         return job
+
+    async def initial_images(self) -> set[str]:
+        """The initial images of all jobs, ended ones too."""
+        await self.flush()
+        return await self._run(self._database.initial_images)
 
     def _unwritten_ends(self) -> dict[str, Entry]:
         """Jobs that have ended, though the database cannot be told so yet."""

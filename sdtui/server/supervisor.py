@@ -24,6 +24,7 @@ from sdtui.protocol import (
     ModelInfo,
     ModelLoaded,
     ProtocolError,
+    StepDecoded,
     WorkerDied,
     WorkerReady,
     WorkerStage,
@@ -270,7 +271,7 @@ class Supervisor:
                 self._open_stages = [name for name in self._open_stages if name != stage]
             case WorkerReady():
                 self.ready = True
-            case JobStarted():
+            case JobStarted() | StepDecoded():
                 self._was_useful = True
             case ModelLoaded(info=info):
                 self.model, self.last_load = info, LoadModel(model=info.model)

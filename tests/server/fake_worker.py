@@ -3,7 +3,9 @@
 Prompts: `wait` goes on until it is cancelled or paused, `deaf` until it is killed, `die N` kills itself in its second
 step under the first N workers (without N under each), `spoilt` kills it before it begins, `garbage` sends nonsense,
 `steps N` makes N steps, `slow N` as many with a pause between, `big N` sends N previews of 64 kB, `full` finds the disk
-full until the file `room` is in its output directory; any other makes three steps. The environment's
+full until the file `room` is in its output directory; any other makes three steps. Asked for the picture of a step it writes
+a file, and says as `elapsed_s` how often it was asked for it; step 404 it has not, step 500 kills it, and what is 1000 or more
+is answered after the next one that is not. The environment's
 `FAKE_WORKER_START` may be `die` (never gets ready) or `hold` (not ready until it gets SIGUSR1). A job's steps are kept
 as the bytes of a file, and its picture in a list, so that it can go on.
 """
@@ -14,12 +16,14 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
     Cancel,
+    DecodeStep,
     Heartbeat,
     ImageSaved,
     JobCancelled,
@@ -33,7 +37,9 @@ from sdtui.protocol import (
     ModelLoaded,
     Pause,
     PreviewReady,
+    StepDecoded,
     StepFinished,
+    StepNotDecoded,
     StorageFreed,
     StorageFull,
     Submit,
@@ -113,6 +119,8 @@ class FakeWorker:
         self.asked: dict[str, asyncio.Event] = {}
         self.how: dict[str, Cancel | Pause] = {}
         self.submits: asyncio.Queue[Submit] = asyncio.Queue()
+        self.decoded: Counter[DecodeStep] = Counter()
+        self.later: list[DecodeStep] = []
 
     def say(self, message: Message) -> None:
         os.write(1, encode(message))
@@ -139,6 +147,8 @@ class FakeWorker:
                 case Cancel(job=job) | Pause(job=job):
                     self.how[job] = command
                     self.asked[job].set()
+                case DecodeStep():
+                    self.take(command)
         jobs.cancel()
         beats.cancel()
 
@@ -158,6 +168,29 @@ class FakeWorker:
         while os.environ.get("FAKE_WORKER_HEART") != "none":
             self.say(Heartbeat(rss_bytes=1000))
             await asyncio.sleep(0.1)
+
+    def take(self, command: DecodeStep) -> None:
+        """Decode a step, or keep it for later."""
+        self.decoded[command] += 1
+        if command.step_index == 500:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if command.step_index >= 1000:
+            self.later.append(command)
+            return
+        for one in (command, *self.later):
+            self.decode(one)
+        self.later.clear()
+
+    def decode(self, command: DecodeStep) -> None:
+        job, batch, index, picture = command.job, command.batch_index, command.step_index, command.picture
+        place: dict[str, Any] = {"job": job, "batch_index": batch, "step_index": index, "picture": picture}
+        if index == 404:
+            self.say(StepNotDecoded(**place, message="Step 404 is not recorded."))
+            return
+        path = tapes_dir() / job / "decoded" / f"batch-{batch:04d}-{picture:03d}-{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"picture")
+        self.say(StepDecoded(**place, path=str(path), elapsed_s=float(self.decoded[command])))
 
     async def work(self) -> None:
         while True:

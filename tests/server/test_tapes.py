@@ -23,6 +23,12 @@ def tapes(tmp_path: Path) -> Tapes:
     return Tapes(tmp_path / "tapes", 250)
 
 
+def decoded(folder: Path, size_bytes: int) -> None:
+    """A picture of a step, made just now."""
+    (folder / "decoded").mkdir()
+    (folder / "decoded" / "batch-0000-000-0007.png").write_bytes(bytes(size_bytes))
+
+
 def names(tmp_path: Path) -> set[str]:
     return {folder.name for folder in (tmp_path / "tapes").iterdir()}
 
@@ -44,10 +50,25 @@ async def test_a_budget_of_nothing_keeps_what_is_needed(tapes: Tapes, tmp_path: 
 
 
 async def test_steps_go_and_the_list_of_pictures_stays(tapes: Tapes, tmp_path: Path) -> None:
-    assert tapes.has_steps("old")
+    folder = tmp_path / "tapes" / "old"
+    (folder / "batch-0000.steps").write_bytes(bytes(10))
+    decoded(folder, 10)
+    assert await tapes.has_steps("old")
     await tapes.forget_steps("old")
-    assert not tapes.has_steps("old")
-    assert [file.name for file in (tmp_path / "tapes" / "old").iterdir()] == ["saved.jsonl"]
+    assert not await tapes.has_steps("old")
+    assert [file.name for file in folder.iterdir()] == ["saved.jsonl"]
+
+
+async def test_steps_that_are_needed_stay(tapes: Tapes, tmp_path: Path) -> None:
+    await tapes.forget_steps("old", lambda: {"old"})
+    assert await tapes.has_steps("old")
+
+
+async def test_pictures_of_steps_count_and_keep_the_steps_young(tapes: Tapes, tmp_path: Path) -> None:
+    decoded(tmp_path / "tapes" / "old", 20)
+    assert size_of(tmp_path / "tapes") == 320
+    await tapes.tidy(set)
+    assert names(tmp_path) == {"new", "old"}, "what was looked at last is the newest"
 
 
 async def test_removing_takes_everything_of_that_job_alone(tapes: Tapes, tmp_path: Path) -> None:
@@ -59,7 +80,10 @@ async def test_a_link_in_the_place_of_a_tape_is_not_followed(tapes: Tapes, tmp_p
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").write_bytes(b"mine")
     (tmp_path / "tapes" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tapes" / "old" / "decoded").symlink_to(tmp_path / "elsewhere")
+    assert size_of(tmp_path / "tapes") == 300
     await tapes.remove("link")
+    await tapes.forget_steps("old")
     await Tapes(tmp_path / "tapes", 0).tidy(set)
     assert (tmp_path / "elsewhere" / "file").exists()
 
