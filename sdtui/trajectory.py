@@ -167,24 +167,26 @@ class Trajectory:
 
     def refresh(self) -> bool:
         """Read on from where reading ended; whether steps have come. Raises `TrajectoryError`."""
+        before = len(self.steps)
         try:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < self._end:
                     raise TrajectoryError(f"{self._name} was begun anew; open it again.")
-                found = [(offset, payload) for offset, payload in payloads_of(file.fileno(), self._end)]
+                for offset, payload in payloads_of(file.fileno(), self._end):
+                    step = _step_facts(payload, offset)
+                    if step is None:
+                        break
+                    self._take(step)
+                    self._end = offset + len(payload)
         except OSError as error:
             raise TrajectoryError(f"{self._name} cannot be read: {error.strerror}.") from error
-        before = len(self.steps)
-        for offset, payload in found:
-            step = _step_facts(payload, offset)
-            if step is None:
-                break
-            if step.index == INITIAL:
-                self.initial = step
-            elif step.index == len(self.steps):
-                self.steps.append(step)
-            self._end = offset + len(payload)
         return len(self.steps) > before
+
+    def _take(self, step: StepFacts) -> None:
+        if step.index == INITIAL:
+            self.initial = step
+        elif step.index == len(self.steps):
+            self.steps.append(step)
 
     def latents(self, step: int) -> Map:
         """(B, C, h, w) float32: x_t after a step, or what the job began with for `INITIAL`. Raises `TrajectoryError`."""
