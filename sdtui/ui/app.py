@@ -13,6 +13,7 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from sdtui.params import GenerationParams, Problem
 from sdtui.settings import Settings, SettingsError, nearest, save_setting
 from sdtui.terminal.probe import Probe
 from sdtui.ui.bindings import key_text, unknown_ids
@@ -222,6 +223,24 @@ class SdtuiApp(TerminalApp[None]):
         """Inspect shows the model that the form names, and follows a forward at the form's size."""
         create = self._made["create"]
         message.screen.follow(create.form.text("model"), create.estimate.request())
+
+    async def on_create_screen_explain_wanted(self, message: Any) -> None:
+        """Explain what the form says."""
+        await self.show_explain(message.params)
+
+    async def show_explain(self, params: GenerationParams) -> None:
+        """Run the sampling function with these parameters line by line, over Create."""
+        from sdtui.ui.screens.explain import ExplainScreen
+
+        await self.action_show_screen("create")
+        create = self._made["create"]
+        create.picture.put_away()
+
+        def back(problem: Problem | None) -> None:
+            if problem is not None:
+                create.show_problem(problem.field, problem.message)
+
+        await self.push_screen(ExplainScreen(self._settings, params), back)
 
     async def on_inspect_screen_log_wanted(self, message: Any) -> None:
         """Show what the log says of a module."""

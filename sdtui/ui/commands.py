@@ -36,6 +36,7 @@ def commands(app: SdtuiApp, screen: Screen[Any], settings: Settings) -> Iterable
 
 def _create_commands(app: SdtuiApp, screen: CreateScreen) -> Iterable[SystemCommand]:
     yield SystemCommand("Generate", "Make the picture", _later(app, "screen.generate"))
+    yield SystemCommand("Explain", "Run the sampling function line by line", screen.action_explain)
     if screen.following.can_cancel:
         yield SystemCommand("Cancel", "Stop the job within the current step", screen.action_cancel)
         yield SystemCommand("Stop when …", "Stop now, after this picture, or after this step", screen.action_choose_stop)

@@ -14,6 +14,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.getters import query_one
+from textual.message import Message as UiMessage
 from textual.widgets import Static
 
 from sdtui.params import BY_FIELD, GenerationParams, Problem, check_value
@@ -67,6 +68,9 @@ class CreateScreen(FeedScreen):
         Binding(
             "f7", "choose_look", "Look", id="create.look", priority=True, tooltip="What to show of the networks while a job runs"
         ),
+        Binding(
+            "f12", "explain", "Explain", id="create.explain", priority=True, tooltip="Run the sampling function line by line"
+        ),
         Binding("f8", "retry", "Reconnect", show=False, id="create.retry", tooltip="Try to reach the server now"),
         Binding("alt+left", "turn_pane(-1)", show=False, id="create.pane_before", tooltip="Narrow terminals: the pane before"),
         Binding("alt+right", "turn_pane(1)", show=False, id="create.pane_after", tooltip="Narrow terminals: the pane after"),
@@ -79,6 +83,13 @@ class CreateScreen(FeedScreen):
     steps = query_one("#steps", StepLog)
     progress = query_one("#progress", ProgressLine)
     help_line = query_one("#help", Static)
+
+    class ExplainWanted(UiMessage):
+        """The sampling function is to run line by line; whoever knows the screen shows it."""
+
+        def __init__(self, params: GenerationParams) -> None:
+            super().__init__()
+            self.params = params
 
     def __init__(self, settings: Settings, feed: Feed) -> None:
         super().__init__(feed, classes=f"-tab-{PANES[0][0]}")
@@ -220,6 +231,18 @@ class CreateScreen(FeedScreen):
             return
         # Beside the screen's own messages: the server may still be starting, and the screen shows it.
         self.run_worker(self._submit(params), group="submit", exit_on_error=False)
+
+    def action_explain(self) -> None:
+        """Explain what would be generated, once the focused widget has taken every key that was typed before this one."""
+        (self.focused or self).call_later(self.explain)
+
+    def explain(self) -> None:
+        """Check everything, then have it explained; with a problem, go to the field and say what is wrong."""
+        params, problems = self.read_params()
+        if problems:
+            self.show_problem(problems[0].field, problems[0].message)
+        else:
+            self.post_message(self.ExplainWanted(params))
 
     async def _submit(self, params: GenerationParams) -> None:
         preview = self.settings.preview

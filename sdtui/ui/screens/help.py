@@ -77,5 +77,6 @@ _TITLES = {
     "JobTable": "In the table of jobs",
     "ModuleLines": "In the tree of modules",
     "Schematic": "In the schematic",
+    "SourceLines": "In the source",
     "WordsView": "Where the words act",
 }

@@ -184,7 +184,9 @@ class LivePicture(Widget):
 
     @property
     def _is_put_away(self) -> bool:
-        return self.screen not in self.app.screen_stack
+        """Whether another screen takes all of the terminal: one of its own stack, or one that lies over it and is no dialog."""
+        stack = self.app.screen_stack
+        return self.screen not in stack or any(not screen.is_modal for screen in stack[stack.index(self.screen) + 1 :])
 
     def on_resize(self) -> None:
         """A picture for another size is no use."""
