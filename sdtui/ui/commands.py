@@ -42,6 +42,13 @@ def _create_commands(app: SdtuiApp, screen: CreateScreen) -> Iterable[SystemComm
         yield SystemCommand("Stop when …", "Stop now, after this picture, or after this step", screen.action_choose_stop)
         pause = ("Resume", "Let the job go on") if screen.following.paused else ("Pause", "Take the job off the device")
         yield SystemCommand(*pause, screen.action_pause_job)
+    yield SystemCommand("Choose initial image …", "Begin with a finished picture (^O)", screen.action_choose_initial)
+    if screen.picture.saved is not None:
+        yield SystemCommand("Use this picture as initial image", "Begin the next one with it", screen.action_use_picture)
+    if screen.shown_params is not None:
+        yield SystemCommand(
+            "Take over settings", "Write those of the job that is shown into the form", screen.action_take_settings
+        )
     yield SystemCommand("Random seed", "Draw a seed and keep it", screen.action_randomise_seed)
     yield SystemCommand("Lock seed", "Keep the last seed, or draw one for each job", screen.action_lock_seed)
     yield SystemCommand("Reset form", "Put every field back to its default", screen.action_reset_form)

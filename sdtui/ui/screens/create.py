@@ -30,6 +30,8 @@ from sdtui.ui.screens import FIRST_KEYS_S, SCREENS, create_jobs, create_look
 from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.create_estimate import FIELDS, Estimate
 from sdtui.ui.screens.create_events import show_event, show_state
+from sdtui.ui.screens.create_initial import FIELDS as INITIAL_FIELDS
+from sdtui.ui.screens.create_initial import InitialImage
 from sdtui.ui.terminal_app import TerminalApp
 from sdtui.ui.widgets.form import Form
 from sdtui.ui.widgets.header import HeaderLine
@@ -71,6 +73,15 @@ class CreateScreen(FeedScreen):
         Binding(
             "f12", "explain", "Explain", id="create.explain", priority=True, tooltip="Run the sampling function line by line"
         ),
+        Binding(
+            "ctrl+o",
+            "choose_initial",
+            "Initial image",
+            show=False,
+            id="create.choose_initial",
+            priority=True,
+            tooltip="Choose one of the finished pictures to begin with",
+        ),
         Binding("f8", "retry", "Reconnect", show=False, id="create.retry", tooltip="Try to reach the server now"),
         Binding("alt+left", "turn_pane(-1)", show=False, id="create.pane_before", tooltip="Narrow terminals: the pane before"),
         Binding("alt+right", "turn_pane(1)", show=False, id="create.pane_after", tooltip="Narrow terminals: the pane after"),
@@ -107,6 +118,9 @@ class CreateScreen(FeedScreen):
         self._began: dict[str, float] = {}
         self.model: ModelInfo | None = None
         self.estimate = Estimate(self, wanted=settings.inspect.estimate)
+        self.initial = InitialImage(self)
+        self.shown_params: GenerationParams | None = None
+        """Of the followed job."""
         self._counter_folder: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -156,6 +170,7 @@ class CreateScreen(FeedScreen):
     def on_feed_event(self, message: FeedEvent) -> None:
         """The server told something."""
         self.estimate.take_event(message.event)
+        self.initial.take_event(message.event)
         show_event(self, message.event, replayed=message.replayed)
 
     def note_time(self, event: Message) -> None:
@@ -179,6 +194,7 @@ class CreateScreen(FeedScreen):
         self.header.set_model(info)
         self.form.set_model(info)
         self.estimate.model_loaded()
+        self.initial.form_changed(at_once=True)
         if info.tokenizer_dir:
             self._count_with(info.tokenizer_dir, info.max_tokens)
 
@@ -215,6 +231,8 @@ class CreateScreen(FeedScreen):
             return self.edited is not None
         if action == "generate":
             return self.edited is None
+        if action == "cancel" and self.initial.is_taking:
+            return True
         if action in ("cancel", "pause_job", "choose_stop"):
             return self.following.can_cancel or None  # None: shown, but dim
         return super().check_action(action, parameters)
@@ -229,6 +247,9 @@ class CreateScreen(FeedScreen):
         if problems:
             self.show_problem(problems[0].field, problems[0].message)
             return
+        self.initial.take_in(params, self._queue)
+
+    def _queue(self, params: GenerationParams) -> None:
         # Beside the screen's own messages: the server may still be starting, and the screen shows it.
         self.run_worker(self._submit(params), group="submit", exit_on_error=False)
 
@@ -293,6 +314,7 @@ class CreateScreen(FeedScreen):
 
     async def on_unmount(self) -> None:
         """The next UI finds what has not ended."""
+        self.initial.stop()
         self.own_jobs.close()
         await self.estimate.close()
 
@@ -332,6 +354,12 @@ class CreateScreen(FeedScreen):
             self.progress.wait_for("queued")
         self.refresh_bindings()
 
+    def show_field(self, name: str) -> None:
+        """Go to a field of the form."""
+        self.query_one(TabLine).active = "form"
+        self._activate_pane("form")
+        self.form.go_to(name)
+
     def show_problem(self, name: str, message: str) -> None:
         """Go to a field and say what is wrong with it."""
         if name in _PROMPTS:
@@ -339,16 +367,18 @@ class CreateScreen(FeedScreen):
             box.show_error(message)
             box.focus()
         else:
-            self.query_one(TabLine).active = "form"
-            self._activate_pane("form")
+            self.show_field(name)
             self.form.show_problem(name, message)
         self.say_help(message, wrong=True)
         if not self.help_line.display:
             self.notify(message, severity="error", markup=False)
 
     def action_cancel(self) -> None:
-        """Stop the followed job."""
-        create_jobs.cancel(self, "now")
+        """Stop the initial image that is on its way, else the followed job."""
+        if self.initial.is_taking:
+            self.initial.stop()
+        else:
+            create_jobs.cancel(self, "now")
 
     def action_choose_stop(self) -> None:
         """Choose when to stop the followed job."""
@@ -371,6 +401,20 @@ class CreateScreen(FeedScreen):
     def look_words(self) -> str:
         """What that is, in a few words; empty where it is nothing."""
         return create_look.words_of(self)
+
+    def action_choose_initial(self) -> None:
+        """Choose one of the finished pictures to begin with."""
+        self.initial.choose()
+
+    def action_use_picture(self) -> None:
+        """Begin with the finished picture that is shown."""
+        if self.picture.saved is not None:
+            self.initial.use(str(self.picture.saved))
+
+    def action_take_settings(self) -> None:
+        """Write what the followed job was made with into the form."""
+        if self.shown_params is not None:
+            create_jobs.fill_from(self, self.shown_params)
 
     def action_save_edit(self) -> None:
         """Change the job, once the focused widget has taken every key that was typed before this one."""
@@ -430,6 +474,8 @@ class CreateScreen(FeedScreen):
     def _field_changed(self, event: Form.Changed) -> None:
         if event.name in FIELDS:
             self.estimate.form_changed()
+        if event.name in INITIAL_FIELDS:
+            self.initial.form_changed()
         row = self.form.focused_row
         if row is not None and row.field.name == event.name:
             self.say_help(event.problem or row.help, wrong=bool(event.problem))

@@ -221,6 +221,8 @@ def _show_job_event(screen: CreateScreen, event: Message, *, replayed: bool) -> 
     if not following.is_news(event):
         return
     _show_progress(screen, event)
+    if isinstance(event, JobQueued | JobStarted):
+        screen.shown_params = event.params
     match event:
         case JobStarted():
             screen.form.set_last_seed(event.seed)

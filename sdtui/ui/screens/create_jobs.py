@@ -199,9 +199,7 @@ def begin_edit(screen: CreateScreen, row: JobRow) -> None:
     if screen.edited is not None:
         end_edit(screen)
     screen.edited = Edited(row.job, screen.prompt.text, screen.negative.text, screen.form.texts())
-    texts = {name: value_text(getattr(row.params, name)) for name in BY_FIELD}
-    prompt, negative = (safe_text(texts[name], multiline=True) for name in ("prompt", "negative_prompt"))
-    _fill(screen, prompt, negative, texts)
+    fill_from(screen, row.params)
     screen.prompt.border_title = f"Prompt · editing job {short_name(row.job)}"
     screen.set_class(True, "-editing")
     screen.prompt.move_cursor(screen.prompt.document.end)
@@ -216,8 +214,15 @@ def save_edit(screen: CreateScreen) -> None:
     if problems:
         screen.show_problem(problems[0].field, problems[0].message)
     elif screen.edited is not None:
-        screen.edited.sent = params
-        screen.send(Edit(job=screen.edited.job, params=params))
+        edited = screen.edited
+        screen.initial.take_in(params, lambda ready: _send_edit(screen, edited, ready))
+
+
+def _send_edit(screen: CreateScreen, edited: Edited, params: GenerationParams) -> None:
+    """Unless it is not edited any more: an initial image may have been on its way for long."""
+    if screen.edited is edited:
+        edited.sent = params
+        screen.send(Edit(job=edited.job, params=params))
 
 
 def edit_answered(screen: CreateScreen, event: JobChanged) -> None:
@@ -233,11 +238,19 @@ def end_edit(screen: CreateScreen) -> None:
     """Put back what the user had written."""
     edited, screen.edited = screen.edited, None
     if edited is not None:
+        screen.initial.stop()
         _fill(screen, edited.prompt, edited.negative, edited.form)
         screen.prompt.border_title = BY_FIELD["prompt"].spec.label
         screen.set_class(False, "-editing")
         screen.say_help("")
         screen.refresh_bindings()
+
+
+def fill_from(screen: CreateScreen, params: GenerationParams) -> None:
+    """Write a job's parameters into prompts and form."""
+    texts = {name: value_text(getattr(params, name)) for name in BY_FIELD}
+    prompt, negative = (safe_text(texts[name], multiline=True) for name in ("prompt", "negative_prompt"))
+    _fill(screen, prompt, negative, texts)
 
 
 def _fill(screen: CreateScreen, prompt: str, negative: str, form: dict[str, str]) -> None:

@@ -14,13 +14,17 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from sdtui.params import ParamField, parse_value
+from sdtui.params import MAX_SOURCE_CHARACTERS, ParamField, parse_value
 from sdtui.schedulers import SCHEDULERS
 from sdtui.text import safe_text
 from sdtui.ui.widgets.choice import Choice
 
 LONGEST_VALUE: Final = 500
-"""Characters a field takes: the longest sensible path or hub id."""
+"""Characters a field takes: the longest sensible path of a model or hub id."""
+SOURCE: Final = "init_image"
+"""The field that takes whatever a terminal writes where a file is dropped on it."""
+_JOINER: Final = "\u200d"
+"""It makes one emoji of two, and stands in names of files; alone it is invisible, which is why `safe_text` takes it away."""
 _YES_NO: Final = (("no", "no"), ("yes", "yes"))
 
 
@@ -44,7 +48,9 @@ class FieldInput(Input):
     ]
 
     def __init__(self, field: ParamField, value: str) -> None:
-        super().__init__(value, compact=True, max_length=LONGEST_VALUE, select_on_focus=True, classes="editor")
+        # One more than is taken, so that too much is said and not cut off unseen.
+        longest = MAX_SOURCE_CHARACTERS + 1 if field.name == SOURCE else LONGEST_VALUE
+        super().__init__(value, compact=True, max_length=longest, select_on_focus=True, classes="editor")
         self._field = field
         self.start_from: int | None = None
         """Where counting begins in an empty field: the size the model was made for."""
@@ -71,13 +77,27 @@ class FieldInput(Input):
 
     def _on_paste(self, event: Paste) -> None:
         """One line, nothing a terminal would act on, and not without end. Textual then calls Input's own handler."""
-        event.text = safe_text(event.text.strip(), limit=LONGEST_VALUE)
+        if self._field.name == SOURCE:
+            event.text = pasted_source(event.text)
+        else:
+            event.text = safe_text(event.text.strip(), limit=LONGEST_VALUE)
+
+
+def pasted_source(text: str) -> str:
+    """The first line of what was pasted or dropped that is not empty, with nothing that a terminal would act on."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")[: MAX_SOURCE_CHARACTERS + 1]
+    return _JOINER.join(safe_text(part) for part in line.split(_JOINER))
 
 
 class FieldRow(Widget):
-    """The label is drawn by the row itself; the editor lies beside it, the error under both."""
+    """The label is drawn by the row itself; the editor lies beside it, or below it where it needs the width; then what is
+    known of the value, or what is wrong with it."""
 
     error: reactive[str] = reactive("", init=False)
+    note: reactive[str] = reactive("", init=False)
+    """What follows from the value; not shown beside an error."""
+    unused: reactive[bool] = reactive(False, init=False)
+    """Whether the value changes nothing now: the row is dimmed."""
     mark: reactive[str] = reactive("", init=False)
     """A word behind the label, such as a lock."""
 
@@ -89,7 +109,7 @@ class FieldRow(Widget):
             self.row = row
 
     def __init__(self, field: ParamField, text: str) -> None:
-        super().__init__(id=f"field-{field.name.replace('_', '-')}")
+        super().__init__(id=f"field-{field.name.replace('_', '-')}", classes="-long" if field.name == SOURCE else None)
         self.field = field
         choices = first_choices(field)
         self.editor: Choice | FieldInput = Choice(field.spec.label, choices, text) if choices else FieldInput(field, text)
@@ -142,7 +162,27 @@ class FieldRow(Widget):
     def watch_error(self, error: str) -> None:
         """Show what is wrong under the field."""
         self.set_class(bool(error), "-invalid")
-        for old in self.query(".error"):
-            old.remove()
-        if error and self.is_attached:
-            self.mount(Static(Content(safe_text(error)), classes="error", markup=False))
+        self._tell("error", error)
+
+    def watch_note(self, note: str) -> None:
+        """Show what follows under the field."""
+        self._tell("note", note)
+
+    def watch_unused(self, unused: bool) -> None:
+        """Dim the row."""
+        self.set_class(unused, "-unused")
+
+    def _tell(self, kind: str, text: str) -> None:
+        """A line of its own, while there is something to say."""
+        lines = self.query_children(f".{kind}").results(Static)
+        if not self.is_attached:
+            return
+        line, content = next(iter(lines), None), Content(safe_text(text))
+        if line is None and text:
+            self.mount(Static(content, classes=kind, markup=False))
+        elif line is not None and text:
+            line.update(content)
+        elif line is not None:
+            line.remove()
+        if text and self.editor.has_focus:
+            self.call_after_refresh(self.scroll_visible, animate=False)

@@ -17,11 +17,14 @@ from sdtui.params import (
     ParamField,
     Problem,
     check_size,
+    check_strength,
     check_value,
     parse_value,
+    steps_that_run,
 )
 from sdtui.protocol import ModelInfo
 from sdtui.schedulers import MODEL_DEFAULT, SIGMAS
+from sdtui.text import count_noun
 
 if TYPE_CHECKING:
     from sdtui.ui.widgets.field import FieldRow
@@ -65,6 +68,7 @@ class Form(VerticalScroll, can_focus=False):
         self._rows: dict[str, FieldRow] = {}
         self._model: ModelInfo | None = None
         self._last_seed: int | None = None
+        self._initial_size: tuple[int, int] | None = None
 
     async def mount_rows(self) -> None:
         """Make the fields. Called after the first frame: they are two thirds of the screen's widgets."""
@@ -77,6 +81,7 @@ class Form(VerticalScroll, can_focus=False):
             widgets += [Static(heading, classes="group", markup=False), *rows] if heading else rows
         await self.mount(*widgets)
         self._describe()
+        self._tell_strength()
 
     def row(self, name: str) -> FieldRow | None:
         """The row of a parameter, None before it is mounted."""
@@ -106,7 +111,7 @@ class Form(VerticalScroll, can_focus=False):
     def _value(self, name: str) -> Any:
         """The value of one field. Raises `ValueError` with a sentence for the user."""
         value = parse_value(name, self.text(name))
-        problem = check_value(name, value) or self._check_with_model(name, value)
+        problem = check_value(name, value) or self._check_with_model(name, value) or self._check_with_steps(name, value)
         if problem:
             raise ValueError(problem)
         return value
@@ -125,6 +130,33 @@ class Form(VerticalScroll, can_focus=False):
             return f"{choice.label} needs the package {choice.missing}: pip install {choice.missing}." if choice.missing else None
         return None
 
+    @property
+    def has_initial_image(self) -> bool:
+        """Whether the field for it has anything in it."""
+        return bool(self.text("init_image").strip())
+
+    def _steps(self) -> int | None:
+        """The steps, where they are right."""
+        try:
+            return int(self._value("num_inference_steps"))
+        except ValueError:
+            return None
+
+    def _check_with_steps(self, name: str, value: Any) -> str | None:
+        """A strength that leaves no step to run."""
+        steps = self._steps() if name == "strength" and self.has_initial_image else None
+        return None if steps is None else check_strength(steps, value)
+
+    def _tell_strength(self) -> None:
+        """How many steps run, in words; without an initial image its fields are dimmed."""
+        row = self._rows["strength"]
+        self._check("strength")
+        steps = self._steps() if self.has_initial_image and not row.error else None
+        run = 0 if steps is None else steps_that_run(steps, self._value("strength"))
+        row.note = "" if steps is None else f"{run} of {count_noun(steps, 'step')} will run"
+        for name in ("strength", "resize"):
+            self._rows[name].unused = not self.has_initial_image
+
     def on_field_row_changed(self, event: FieldRow.Changed) -> None:
         """Check what was typed."""
         event.stop()
@@ -135,19 +167,23 @@ class Form(VerticalScroll, can_focus=False):
             event.row.mark = KEPT if event.row.text.strip() else ""
         for checked in ("width", "height", "scheduler") if name == "model" else ():
             self._check(checked)
+        if name in ("num_inference_steps", "strength", "init_image"):
+            self._tell_strength()
         self.post_message(self.Changed(name, self._check(name)))
 
     def _check(self, name: str) -> str | None:
         row = self._rows.get(name)
         if row is None:
             return None
+        row.error = self._problem_with(name)
+        return row.error or None
+
+    def _problem_with(self, name: str) -> str:
         try:
             self._value(name)
         except ValueError as error:
-            row.error = str(error)
-        else:
-            row.error = ""
-        return row.error or None
+            return str(error)
+        return ""
 
     def set_model(self, info: ModelInfo) -> None:
         """A model is loaded: what it can take is known now."""
@@ -156,6 +192,14 @@ class Form(VerticalScroll, can_focus=False):
         for name in ("width", "height", "scheduler"):
             self._check(name)
 
+    def set_initial(self, note: str = "", error: str = "", size: tuple[int, int] | None = None) -> None:
+        """What was found of the initial image, and the size in pixels that the picture gets from it."""
+        row = self._rows.get("init_image")
+        if row is not None:
+            row.note, row.error = note, self._problem_with("init_image") or error
+            self._initial_size = size
+            self._describe()
+
     def set_last_seed(self, seed: int) -> None:
         """The seed that a job uses."""
         self._last_seed = seed
@@ -163,10 +207,14 @@ class Form(VerticalScroll, can_focus=False):
 
     def _describe(self) -> None:
         info = self._model
-        placeholders: dict[str, tuple[str, int | None]] = {"seed": ("random", self._last_seed)}
+        placeholders: dict[str, tuple[str, int | None]] = {
+            "seed": ("random", self._last_seed),
+            "init_image": ("none: a path or a URL", None),
+        }
         if info is not None:
-            placeholders["width"] = (f"{info.default_width_px}", info.default_width_px)
-            placeholders["height"] = (f"{info.default_height_px}", info.default_height_px)
+            wide, high = self._initial_size or (info.default_width_px, info.default_height_px)
+            placeholders["width"] = (f"{wide}", info.default_width_px)
+            placeholders["height"] = (f"{high}", info.default_height_px)
             self._offer_schedulers(info)
         for name, row in self._rows.items():
             if row.field.optional:
@@ -200,9 +248,14 @@ class Form(VerticalScroll, can_focus=False):
 
     def show_problem(self, name: str, message: str) -> None:
         """Show a problem that was found elsewhere, and go to the field."""
+        if (row := self._rows.get(name)) is not None:
+            row.error = message
+        self.go_to(name)
+
+    def go_to(self, name: str) -> None:
+        """Have a field focused and in view."""
         row = self._rows.get(name)
         if row is not None:
-            row.error = message
             row.editor.focus()
             self.call_after_refresh(row.scroll_visible, animate=False)  # the form may have been hidden until now
 

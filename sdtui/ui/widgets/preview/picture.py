@@ -1,4 +1,4 @@
-"""The picture's box: previews while a job runs, then the finished picture."""
+"""The picture's box: the initial image before a job, previews while it runs, then the finished picture."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ class Picture(Vertical):
         """Also of a job that is not shown: the server sends the newest preview before it is known what is followed."""
         self._live = LivePicture(id="live")
         self._still: StillPicture | None = None
+        self._saved: Path | None = None
+        self._shows_initial = False
+
+    @property
+    def saved(self) -> Path | None:
+        """The finished picture that is shown; None where something else is."""
+        return None if self._shows_initial else self._saved
 
     def compose(self) -> ComposeResult:
         """The picture, and words where there is none yet."""
@@ -43,6 +50,7 @@ class Picture(Vertical):
 
     def clear(self, words: str = _NOTHING_YET) -> None:
         """Show words instead of a picture."""
+        self._saved, self._shows_initial = None, False
         self._live.clear()
         self._show_shades(None)
         label = self.query_one("#no-picture", Static)
@@ -96,6 +104,7 @@ class Picture(Vertical):
         frame = Frame(event.width_px, event.height_px, event.rgb)
         if not frame.is_whole:
             return
+        self._saved, self._shows_initial = None, False
         self.set_class(False, "-empty")
         self._show_shades(None)
         self._live.show_frame(frame)
@@ -103,22 +112,43 @@ class Picture(Vertical):
 
     def show_saved(self, event: ImageSaved) -> None:
         """A finished picture is on disk."""
-        path = Path(event.path)
+        self._show_saved(Path(event.path))
+
+    def _show_saved(self, path: Path) -> None:
+        self._saved, self._shows_initial = path, False
         self.set_class(False, "-empty")
         self._live.show_file(path)
         self._show_shades(path)
         self._say(safe_text(path.name, limit=60))
 
-    def _show_shades(self, path: Path | None) -> None:
-        """Where there are too few colours for half cells, the finished picture in shades; None puts it away."""
-        wanted = path is not None and self.app.console.color_system in (None, "standard")
+    def show_initial(self, frame: Frame, words: str) -> None:
+        """What the next job would begin with; only while none is at work."""
+        self._shows_initial = True
+        self.set_class(False, "-empty")
+        self._show_shades(frame)
+        self._live.show_still(frame)
+        self._say(words)
+
+    def hide_initial(self) -> None:
+        """The next job begins with noise: show what was shown before."""
+        if self._shows_initial and self._saved is not None:
+            self._show_saved(self._saved)
+        elif self._shows_initial:
+            self.clear()
+
+    def _show_shades(self, picture: Path | Frame | None) -> None:
+        """Where there are too few colours for half cells, a picture that stays in shades; None puts it away."""
+        wanted = picture is not None and self.app.console.color_system in (None, "standard")
         if wanted and self._still is None:
             from sdtui.ui.widgets.preview.still import StillPicture
 
             self._still = StillPicture(id="still")
             self.mount(self._still)
-        if wanted and self._still is not None and path is not None:
-            self._still.show_file(path)
+        if wanted and self._still is not None:
+            if isinstance(picture, Path):
+                self._still.show_file(picture)
+            elif picture is not None:
+                self._still.show_still(picture)
         self.set_class(wanted, "-still")
 
     def _say(self, words: str) -> None:
