@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import diffusers
-import msgspec
 import torch
 
 from sdtui import __version__
@@ -33,7 +32,6 @@ from sdtui.worker.cancellation import CancelToken
 from sdtui.worker.errors import Cancelled, JobProblem
 from sdtui.worker.explainer import opening
 from sdtui.worker.explainer.problem import ExplainingProblem, problem_of
-from sdtui.worker.explainer.session import Session
 from sdtui.worker.hardware import choose_hardware
 from sdtui.worker.models import LoadedModel, ModelRequest
 
@@ -51,8 +49,7 @@ class Explaining:
         self._settings = settings
         self._emit = emit
         self._model: LoadedModel | None = None
-        self._session: Session | None = None
-        self._params = GenerationParams()
+        self._opened: opening.Opened | None = None
         self._began = 0.0
         self._device: torch.device | None = None
 
@@ -90,9 +87,9 @@ class Explaining:
         return problem_of(error, self._device)
 
     def _drop(self) -> None:
-        if self._session is not None:
-            self._session.drop()
-            self._session = None
+        if self._opened is not None:
+            self._opened.session.drop()
+            self._opened = None
             memory.free_memory()
 
     # --- starting -----------------------------------------------------------------------------------------------------
@@ -103,9 +100,10 @@ class Explaining:
         self._device = choose_hardware(request.params.device, request.params.dtype).device
         model = self._model_for(request.params, token)
         allow_private = self._settings.network.private_addresses
-        session, params = opening.open_session(model, request.params, token, allow_private=allow_private)
+        opened = opening.open_session(model, request.params, token, allow_private=allow_private)
+        session, params = opened.session, opened.params
         next_line = session.start()
-        self._session, self._params, self._began = session, params, time.perf_counter()
+        self._opened, self._began = opened, time.perf_counter()
         listing = session.listing
         return ExplainingStarted(
             request=request.request,
@@ -137,9 +135,9 @@ class Explaining:
     # --- going on -----------------------------------------------------------------------------------------------------
 
     def _advance(self, request: Advance) -> LinesRan:
-        if self._session is None:
+        if self._opened is None:
             raise ExplainingProblem(_NONE)
-        ran = self._session.advance(request.to, request.guidance_scale, pictures=request.pictures)
+        ran = self._opened.session.advance(request.to, request.guidance_scale, pictures=request.pictures)
         return LinesRan(
             request=request.request,
             lines=tuple(ran.lines),
@@ -149,7 +147,7 @@ class Explaining:
         )
 
     def _save(self, request: SaveExplained) -> ExplainedSaved:
-        image = self._session.result if self._session is not None else None
+        image = self._opened.session.result if self._opened is not None else None
         if image is None:
             raise ExplainingProblem("There is no picture yet: the function has not returned.")
         path = Path(request.path)
@@ -160,14 +158,14 @@ class Explaining:
         return ExplainedSaved(request=request.request, path=str(save_png(image, path.parent, stem, self._record())))
 
     def _record(self) -> ImageRecord:
-        if self._model is None or self._session is None:
+        if self._model is None or self._opened is None:
             raise ExplainingProblem(_NONE)
-        info, seed = self._model.info, self._params.seed or 0
+        (session, params, image_digest), info = self._opened, self._model.info
         return ImageRecord(
-            params=msgspec.structs.replace(self._params, seed=seed),
+            params=params,
             model_name=info.model,
             scheduler_class=type(self._model.pipe.scheduler).__name__,
-            first_seed=seed,
+            first_seed=params.seed or 0,
             version=__version__,
             torch=str(torch.__version__),
             diffusers=diffusers.__version__,
@@ -175,5 +173,6 @@ class Explaining:
             dtype=info.dtype,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             elapsed_s=time.perf_counter() - self._began,
-            inexact=tuple(self._session.changes),
+            inexact=tuple(session.changes),
+            init_image_digest=image_digest,
         )

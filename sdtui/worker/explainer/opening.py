@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
-from PIL import Image
 
+from sdtui.initial_image import InitialImageCancelled, InitialImageError, take_in
 from sdtui.params import GenerationParams, steps_that_run
 from sdtui.protocol import Message
 from sdtui.scratch.image_to_image import image_to_image
@@ -20,11 +20,21 @@ from sdtui.worker.explainer.fitness import check_folder, check_pipeline
 from sdtui.worker.explainer.fitness import check_params as check_function_params
 from sdtui.worker.explainer.pictures import Pictures
 from sdtui.worker.explainer.session import Session
-from sdtui.worker.generate import resolve
+from sdtui.worker.generate import prepared
 from sdtui.worker.models import LoadedModel, ModelRequest, find_local_problem, find_model, load_model
 from sdtui.worker.samplers import build_scheduler
 
 Emit = Callable[[Message], None]
+
+
+class Opened(NamedTuple):
+    """A session that has not started, and what it is of."""
+
+    session: Session
+    params: GenerationParams
+    """With size, seed and scheduler filled in."""
+    image_digest: str
+    """A hash of the initial image's file; empty where there is none."""
 
 
 def check(params: GenerationParams, *, allow_pickle: bool) -> None:
@@ -44,18 +54,14 @@ def load(params: GenerationParams, *, offline: bool, allow_pickle: bool, emit: E
     return model
 
 
-def open_session(
-    model: LoadedModel, given: GenerationParams, token: CancelToken, *, allow_private: bool = False
-) -> tuple[Session, GenerationParams]:
-    """A session that has not started, and its parameters with size, seed and scheduler filled in. Raises `JobProblem`.
+def open_session(model: LoadedModel, given: GenerationParams, token: CancelToken, *, allow_private: bool = False) -> Opened:
+    """A session of a loaded model. Raises `JobProblem`, `Cancelled`.
 
     `allow_private`: an initial image may come from a private address.
     """
-    image, pipe = None, model.pipe
-    if given.init_image is None:
-        params = resolve(model, given)
-    else:
-        params, image = _with_initial_image(model, given, token, allow_private=allow_private)
+    taken = _taken_in(given, token, allow_private=allow_private)
+    (params, initial), pipe = prepared(model, taken), model.pipe
+    image = initial.image if initial is not None else None
     seed = params.seed or 0
     pipe.scheduler = build_scheduler(model.own_scheduler, model.info.schedulers, params, [seed])
     function: Callable[..., Any] = text_to_image if image is None else image_to_image
@@ -69,7 +75,8 @@ def open_session(
         **({"height": params.height, "width": params.width} if image is None else {"image": image, "strength": params.strength}),
     }
     total_steps = _total_steps(pipe.scheduler, params)
-    return Session(function, pipe, arguments, total_steps=total_steps, pictures=pictures, token=token), params
+    session = Session(function, pipe, arguments, total_steps=total_steps, pictures=pictures, token=token)
+    return Opened(session, params, initial.digest if initial is not None else "")
 
 
 def _total_steps(scheduler: Any, params: GenerationParams) -> int:
@@ -80,22 +87,14 @@ def _total_steps(scheduler: Any, params: GenerationParams) -> int:
     return timesteps - (steps - steps_that_run(steps, params.strength)) * int(scheduler.order)
 
 
-def _with_initial_image(
-    model: LoadedModel, given: GenerationParams, token: CancelToken, *, allow_private: bool
-) -> tuple[GenerationParams, Image.Image]:
-    """The resolved parameters, with the size that the initial image gets, and that image; an address is fetched."""
-    from sdtui.initial_image import InitialImageCancelled, InitialImageError, take_in
-    from sdtui.worker.image_to_image import read_for
-
+def _taken_in(given: GenerationParams, token: CancelToken, *, allow_private: bool) -> GenerationParams:
+    """The same with a copy of the initial image in the store, as a job has it; an address is fetched."""
+    if given.init_image is None:
+        return given
     try:
-        kept = take_in(given.init_image or "", initial_dir(), allow_private=allow_private, cancelled=token)
+        kept = take_in(given.init_image, initial_dir(), allow_private=allow_private, cancelled=token)
     except InitialImageCancelled as error:
         raise Cancelled from error
     except InitialImageError as error:
         raise JobProblem(str(error), "init_image") from error
-    params = resolve(model, msgspec.structs.replace(given, init_image=str(kept.path)))
-    width, height = params.width or 0, params.height or 0  # known: `resolve` has filled them in
-    sized, initial = read_for(params, width, height, model.info.size_multiple_px)
-    if initial is None:
-        raise JobProblem("There is no initial image.", "init_image")
-    return sized, initial.image
+    return msgspec.structs.replace(given, init_image=str(kept.path))

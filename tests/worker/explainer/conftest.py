@@ -65,9 +65,9 @@ def explain(model: LoadedModel) -> Iterator[Callable[..., Desk]]:
     def start(**params: Any) -> Desk:
         values: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": "moon", "num_inference_steps": 3, "seed": 7} | params
         token = CancelToken()
-        session, resolved = open_session(model, GenerationParams(**values), token)
-        session.start()
-        desks.append(Desk(session, resolved, token))
+        opened = open_session(model, GenerationParams(**values), token)
+        opened.session.start()
+        desks.append(Desk(opened.session, opened.params, token))
         return desks[-1]
 
     yield start

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from PIL import Image
 
 from sdtui.params import GenerationParams
 from sdtui.worker.cancellation import CancelToken
@@ -56,6 +59,32 @@ def test_the_picture_is_bit_identical_to_the_plain_pipeline(
     desk = explain(scheduler=scheduler, sigmas=sigmas, guidance_scale=guidance, num_inference_steps=STEPS)
     desk.to_the_end(to)
     assert same_picture(desk, expected) and desk.told[-1].values["return"] == "a picture, 64x64, RGB"
+
+
+@pytest.mark.parametrize("to", ["line", "stage", "end"])
+@pytest.mark.parametrize(("scheduler", "rounds"), [("ddim", 3), ("euler_a", 3), ("heun", 5), ("pndm", 4)])
+def test_image_to_image_is_bit_identical_too(
+    explain: Explain, plain_pipe: Any, tmp_path: Path, scheduler: str, rounds: int, to: Any
+) -> None:
+    drawing = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))
+    drawing.save(tmp_path / "drawing.png")
+    sibling = StableDiffusionImg2ImgPipeline(**plain_pipe.components, requires_safety_checker=False)
+    sibling.set_progress_bar_config(disable=True)
+    (expected,) = plain(sibling, scheduler, "default", [7], 4.0, image=drawing, strength=0.75)[1]
+    desk = explain(
+        scheduler=scheduler,
+        num_inference_steps=STEPS,
+        init_image=str(tmp_path / "drawing.png"),
+        strength=0.75,
+        width=96,
+        height=64,
+        resize="exact",
+    )
+    desk.to_the_end(to)
+    assert desk.session.listing.name == "image_to_image" and same_picture(desk, expected)
+    assert desk.session.total_steps == rounds == 1 + max(line.step_index for line in desk.told if line.step_index is not None)
+    assert desk.made("encoded")[0].shape == (1, 4, 8, 12)
+    assert [made.shape for made in desk.made("pixels")] == [(1, 64, 96, 3), (1, 3, 64, 96)]
 
 
 def test_a_session_leaves_torchs_own_random_numbers_alone(explain: Explain) -> None:
