@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +22,6 @@ _THREADS: Final = 4
 """Each thread of an encoder holds frames of its own."""
 _BT709: Final = 1
 """In ITU-T H.273's tables of primaries, transfer characteristics and matrix coefficients alike."""
-_LIMITED: Final = 1
-"""FFmpeg's number for luma from 16 to 235."""
 
 
 class Clip(Protocol):
@@ -91,11 +90,11 @@ class Mp4(_Clip):
         context = self._stream.codec_context
         context.framerate = rate
         context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
+        context.color_range = ColorRange.MPEG
 
     def add(self, picture: Image, seconds: Fraction) -> None:
         """The next frame, repeated for as long as it stays."""
-        shown = _frame(picture).reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+        shown = _frame(picture).reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         for _ in range(max(1, round(seconds / self._clock))):
             shown.pts, shown.time_base = self._ticks(), self._clock
             self._encode(shown)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sdtui.timeline.views import Pixels, View, frame
 from sdtui.timeline.wanted import Export, size_of
-from sdtui.trajectory import INITIAL, StepFacts, Trajectory
+from sdtui.trajectory import INITIAL, Trajectory
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -71,10 +71,10 @@ def enlarged(pixels: Pixels, size: tuple[int, int], *, smooth: bool) -> Image.Im
 
 
 def _parts(trajectory: Trajectory, step: int) -> tuple[str, str, str]:
-    """`step 8/20`, `t 781`, `sigma 9.74`: Pillow's font has no Greek letters."""
-    facts = trajectory.steps[step] if step != INITIAL else trajectory.initial
-    if not isinstance(facts, StepFacts):
-        return "", "", ""
+    """`step 8/20`, `t 781`, `sigma 9.74`, as the log has them: Pillow's font has no Greek letters. Step 0 is the beginning."""
+    if step == INITIAL:
+        return f"step 0/{trajectory.total}", "", ""
+    facts = trajectory.steps[step]
     sigma = f"{facts.ratio:.3g}" if math.isfinite(facts.ratio) else "infinite"
     return f"step {step + 1}/{facts.total}", f"t {facts.timestep:.0f}", f"sigma {sigma}"
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from sdtui.trajectory import INITIAL, StepFacts, Trajectory, TrajectoryError
+from sdtui.trajectory import INITIAL, Trajectory, TrajectoryError
 
 
 def write_latents(trajectory: Trajectory, steps: Sequence[int], picture: int, path: Path) -> Iterator[int]:
@@ -24,7 +24,7 @@ def write_latents(trajectory: Trajectory, steps: Sequence[int], picture: int, pa
 
     The metadata are texts, `job`, `model`, `prompt`, `negative_prompt`, `scheduler`, `prediction_type`, and JSON, `seed`,
     `params` and lists over the steps of the file: `steps`, `timesteps`, `alphas` and `sigmas`, where what a step began with
-    is alpha x0 + sigma eps. Raises `OSError`, `InspectedError`.
+    is alpha x0 + sigma eps; they are null of what the job began with. Raises `OSError`, `InspectedError`.
     """
     shape = (1, *trajectory.latents(steps[0])[picture].shape)
     names = [name for step in steps for name in _names(step)]
@@ -58,7 +58,7 @@ def _header(names: Sequence[str], shape: tuple[int, ...], metadata: dict[str, st
 
 def _metadata(trajectory: Trajectory, steps: Sequence[int], picture: int) -> dict[str, str]:
     facts = trajectory.facts
-    each: list[StepFacts] = [_facts_of(trajectory, step) for step in steps]
+    each = [trajectory.steps[step] if step != INITIAL else None for step in steps]
     values: dict[str, Any] = {
         "job": facts.job,
         "model": facts.model,
@@ -71,15 +71,8 @@ def _metadata(trajectory: Trajectory, steps: Sequence[int], picture: int) -> dic
         "seed": facts.seeds[picture],
         "params": facts.params,
         "steps": list(steps),
-        "timesteps": [step.timestep for step in each],
-        "alphas": [step.alpha for step in each],
-        "sigmas": [step.sigma for step in each],
+        "timesteps": [step and step.timestep for step in each],
+        "alphas": [step and step.alpha for step in each],
+        "sigmas": [step and step.sigma for step in each],
     }
     return values | {name: msgspec.json.encode(value).decode() for name, value in lists.items()}
-
-
-def _facts_of(trajectory: Trajectory, step: int) -> StepFacts:
-    facts = trajectory.initial if step == INITIAL else trajectory.steps[step]
-    if facts is None:
-        raise TrajectoryError("What the job began with is not recorded.")
-    return facts
