@@ -3,7 +3,7 @@
 A host's addresses are looked up once for each connection, judged, and the connection goes to the very address that was
 judged; a second look-up, for which a hostile name server could have another answer (DNS rebinding), does not happen.
 Redirects connect anew and are judged anew. Proxies of the environment are not used: behind one nobody could say where a
-connection ends. `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured; `.netrc` is not, and no cookie outlives a call.
+connection ends. Certificates are checked against those of the system and of certifi, and `SSL_CERT_FILE`; `.netrc` is not read.
 
 Import late: httpx takes a fifth of a second.
 """
@@ -292,7 +292,7 @@ class _Transport(httpx.AsyncBaseTransport):
     """httpx on a pool whose network backend is ours; its own transport cannot be given one."""
 
     def __init__(self, network: httpcore.AsyncNetworkBackend) -> None:
-        self._pool = httpcore.AsyncConnectionPool(ssl_context=httpx.create_ssl_context(), network_backend=network)
+        self._pool = httpcore.AsyncConnectionPool(network_backend=network)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = httpcore.URL(
