@@ -6,6 +6,7 @@ owner moves or changes, and an address is asked once.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -210,7 +211,7 @@ def take_in(
         kept = path.absolute()
     else:
         kept = directory.absolute() / f"{digest[:_DIGEST_IN_NAME]}-{_safe_stem(stem)}.{ending}"
-        _keep(data, kept, name)
+    _keep(data, kept, name)
     return TakenIn(kept, image.width, image.height, digest)
 
 
@@ -223,10 +224,12 @@ def _is_kept(path: Path, directory: Path, digest: str) -> bool:
 
 
 def _keep(data: bytes, path: Path, name: str) -> None:
-    """Write a copy that only the user can read, unless it is there."""
+    """Write a copy that only the user can read; one that is there is touched, as the server removes old ones of no job."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (path.is_file() and path.stat().st_size == len(data)):
+        if path.is_file() and path.stat().st_size == len(data):
+            os.utime(path)
+        else:
             write_atomically(path, data)
     except OSError as error:
         raise InitialImageError(

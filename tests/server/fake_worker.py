@@ -20,7 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sdtui.params import GenerationParams
+import msgspec
+
 from sdtui.protocol import (
     Cancel,
     DecodeStep,
@@ -199,7 +200,7 @@ class FakeWorker:
 
     async def generate(self, submit: Submit) -> None:
         job, words, point = submit.job, submit.params.prompt.split(), submit.resume
-        resolved = GenerationParams(prompt=submit.params.prompt, seed=7, width=128, height=128)
+        resolved = msgspec.structs.replace(submit.params, seed=7, width=128, height=128)
         if words[0] == "spoilt":
             os.kill(os.getpid(), signal.SIGSEGV)
         tape = tapes_dir() / job / "batch-0000.tape"

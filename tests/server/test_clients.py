@@ -136,7 +136,8 @@ async def test_another_protocol_is_refused_with_what_to_do(served: Served) -> No
 
 async def test_a_client_reports_a_refusal_as_it_is(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdtui.server.server.PROTOCOL_VERSION", 99)
-    with pytest.raises(ServerUnavailable, match=r"speaks protocol 99, this client 2\. Stop it with `sdtui server stop`"):
+    said = rf"speaks protocol 99, this client {PROTOCOL_VERSION}\. Stop it with `sdtui server stop`"
+    with pytest.raises(ServerUnavailable, match=said):
         await served.client()
 
 
