@@ -258,6 +258,24 @@ class SdtuiApp(TerminalApp[None]):
         inspect.follow(create.form.text("model"), create.estimate.request())
         jump(inspect, message.target, self._feed.runs.model_of(create.following.job))
 
+    def on_timeline_screen_shown(self, message: Any) -> None:
+        """Timeline shows the job that Create follows."""
+        following = self._made["create"].following
+        message.screen.follow(following.job, at_work=following.can_cancel)
+
+    def on_timeline_screen_branched(self, message: Any) -> None:
+        """A branch is the user's own job, as those of Create."""
+        self._made["create"].take_as_own(message.job)
+
+    async def on_queue_screen_timeline_wanted(self, message: Any) -> None:
+        """Show the steps of a job of the queue."""
+        await self.show_timeline(message.job)
+
+    async def show_timeline(self, job: str, step: int | None = None) -> None:
+        """Show the steps of a job, at one counted from 0."""
+        await self.action_show_screen("timeline")
+        self._made["timeline"].show_job(job, step)
+
     async def action_show_help(self) -> None:
         """Every key."""
         from sdtui.ui.screens.help import HelpScreen

@@ -46,8 +46,15 @@ def _make_inspect(settings: Settings, feed: Feed) -> Screen[Any]:  # noqa: ARG00
     return InspectScreen(feed)
 
 
+def _make_timeline(settings: Settings, feed: Feed) -> Screen[Any]:
+    from sdtui.ui.screens.timeline import TimelineScreen
+
+    return TimelineScreen(settings, feed)
+
+
 SCREENS: Final[tuple[ScreenEntry, ...]] = (
     ScreenEntry(1, "create", "Create", "Write a prompt and see the picture form", _make_create),
     ScreenEntry(2, "inspect", "Inspect", "What a model is made of, module by module", _make_inspect),
+    ScreenEntry(3, "timeline", "Timeline", "Every step of a picture, one by one", _make_timeline),
     ScreenEntry(5, "queue", "Queue", "What runs, what waits and what is done", _make_queue),
 )

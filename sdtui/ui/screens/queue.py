@@ -75,6 +75,7 @@ class QueueScreen(FeedScreen):
     AUTO_FOCUS = "#job-table"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open_job", "Open", id="queue.open", tooltip="Show the job in Create: its steps and its picture"),
+        Binding("t", "show_timeline", "Steps", show=False, id="queue.timeline", tooltip="Show the job's steps in Timeline"),
         Binding("p", "pause_job", "Pause", id="queue.pause", tooltip="Pause the job, or let it go on"),
         Binding("c,delete", "cancel_job", "Cancel", id="queue.cancel", tooltip="Cancel the job; a running one when you say"),
         Binding("e", "edit_job", "Edit", id="queue.edit", tooltip="Change a job that has not begun, in Create's form"),
@@ -108,6 +109,13 @@ class QueueScreen(FeedScreen):
             super().__init__()
             self.row = row
             self.edit = edit
+
+    class TimelineWanted(UiMessage):
+        """The steps of a job are to be shown."""
+
+        def __init__(self, job: str) -> None:
+            super().__init__()
+            self.job = job
 
     class Queued(UiMessage):
         """A job was queued from here: it is the user's own."""
@@ -270,7 +278,7 @@ class QueueScreen(FeedScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What is impossible with the selected job is shown, but dim."""
         row = self.table.selected if self.is_mounted else None
-        if action in ("open_job", "duplicate_job"):
+        if action in ("open_job", "duplicate_job", "show_timeline"):
             return row is not None or None
         if action == "clear_ended":
             return self.pages.ended_count > 0 or None
@@ -284,6 +292,11 @@ class QueueScreen(FeedScreen):
         """Show the job in Create."""
         if self.table.selected is not None:
             self.post_message(self.Opened(self.table.selected))
+
+    def action_show_timeline(self) -> None:
+        """Show the job's steps."""
+        if self.table.selected is not None:
+            self.post_message(self.TimelineWanted(self.table.selected.job))
 
     def action_edit_job(self) -> None:
         """Change the job in Create's form."""

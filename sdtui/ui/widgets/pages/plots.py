@@ -28,7 +28,7 @@ _FLOOR: Final = 1e-9
 """Of the greatest value: what is less is nought but for rounding, and would take all of a logarithmic scale."""
 _MOST_DIGITS: Final = 9
 """What lies close together far from 0 is told apart by so many."""
-_lock = threading.Lock()
+plotext_lock = threading.Lock()
 """plotext keeps some things in its modules."""
 
 
@@ -146,7 +146,7 @@ def draw(what: Histogram | Curve, width: int, height: int, colours: Colours) -> 
         return Text("")
     from textual_plotext import Plot  # late: plotext takes longer to import than the app takes to start
 
-    with _lock:
+    with plotext_lock:
         plot = Plot()
         plot.plotsize(width, height)
         plot._set_size(width, height)  # as its widget does: without it the first size stays

@@ -129,6 +129,16 @@ class LivePicture(Widget):
         """Width and height of a still that would fill the widget, pixel by pixel; 0 by 0 while it has no size."""
         return self._display.room_px(*self.size)
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the newest picture is on the screen, or on its way there."""
+        return self._drawn is not None and self._drawn.version == self._version
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether it was drawn as one of many, and could be seen better."""
+        return self._drawn is not None and self._drawn.view.by_sink and not self._drawn.full
+
     def prepare(self) -> None:
         """Load what drawing needs. Takes tenths of a second: call it in a thread, before the first frame comes."""
         self._display.prepare()
