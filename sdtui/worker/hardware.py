@@ -11,7 +11,7 @@ import torch
 from sdtui.text import format_bytes
 from sdtui.worker.errors import JobProblem
 
-_LARGE_MODEL_BYTES: Final = 1 << 30
+LARGE_MODEL_BYTES: Final = 1 << 30
 """Below this, bfloat16 on a CPU saves little time and costs 16 of 24 bits of every weight's precision."""
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -87,7 +87,7 @@ def _on_cpu(device: torch.device, dtype: str, why_device: str, weight_bytes: int
         return Hardware(device, torch.bfloat16, f"{why_device}, bfloat16 was asked for")
     if dtype == "float32":
         return Hardware(device, torch.float32, f"{why_device}, float32 was asked for")
-    if has_bfloat16_instructions() and weight_bytes >= _LARGE_MODEL_BYTES:
+    if has_bfloat16_instructions() and weight_bytes >= LARGE_MODEL_BYTES:
         size = format_bytes(weight_bytes)
         return Hardware(device, torch.bfloat16, f"{why_device}; the model is large ({size}) and this CPU computes in bfloat16")
     return Hardware(device, torch.float32, f"{why_device}, and float32 is the safe precision on a CPU")

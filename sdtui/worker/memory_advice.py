@@ -61,7 +61,8 @@ def next_time(place: Place, work: Work, need: Need, refusal: Refusal, *, picture
     """
     fit = Fit(place, work, need, refusal, remedied=False)
     wishes = [_named(work, dataclasses.replace(work, batch_size=pictures))] if pictures < work.batch_size else []
-    wishes += [_named(fit.work, switch.to) for switch in (fit.switches() if place.room_bytes else ())]
+    found = fit.switches() if place.room_bytes else []
+    wishes += [_named(fit.work, switch.to) for switch in found if not (wishes and switch.to.batch_size < work.batch_size)]
     if fit.place.others_bytes >= _WORTH_CLOSING_BYTES and fit.fits(fit.work, more_bytes=place.others_bytes):
         wishes.append(f"close the other programs, which hold about {format_bytes(place.others_bytes)}")
     return f"For the next job: {'; or '.join(dict.fromkeys(wishes))}." if wishes else ""
@@ -84,7 +85,8 @@ def _balance(fit: Fit) -> str:
     takes, room = fit.need_bytes(fit.work, fit.way), fit.place.room_bytes
     if round(takes / room, 2) <= 1:
         return f"It takes more than the {format_bytes(room)} that there is room for."
-    return f"It takes at least {format_bytes(takes)}, and there is room for {format_bytes(room)}."
+    much = "at least" if fit.measured else "about"
+    return f"It takes {much} {format_bytes(takes)}, and there is room for {format_bytes(room)}."
 
 
 def _cost(fit: Fit, switch: Switch, picture: str = "") -> str:
@@ -146,10 +148,10 @@ def _closing(fit: Fit) -> str:
 
 def _cpu(fit: Fit) -> str:
     """Where the computer's own memory has room for what the GPU has not."""
-    needed = fit.need_bytes(dataclasses.replace(fit.work, dtype="float32"))
-    if fit.place.is_cpu or not fit.need.weight_bytes or needed > fit.place.ram_bytes:
+    place, work = fit.place, dataclasses.replace(fit.work, dtype="float32")
+    if place.is_cpu or not fit.need.weight_bytes or not fit.fits(work, more_bytes=place.ram_bytes - place.room_bytes):
         return ""
-    figures = f"about {format_bytes(needed)} of the {format_bytes(fit.place.ram_bytes)} that are free"
+    figures = f"about {format_bytes(fit.need_bytes(work))} of the {format_bytes(place.ram_bytes)} that are free"
     return f" The CPU has room for it, and is slow: Device cpu (--device cpu), {figures}."
 
 

@@ -22,7 +22,7 @@ from sdtui.protocol import DryRunDone, ModelInfo, RunDry
 from sdtui.text import safe_text
 from sdtui.worker import memory
 from sdtui.worker.errors import ModelProblem, Shortage
-from sdtui.worker.hardware import Hardware, choose_hardware, has_bfloat16
+from sdtui.worker.hardware import LARGE_MODEL_BYTES, Hardware, choose_hardware, has_bfloat16
 from sdtui.worker.memory_advice import Advice, job_advice, loading_advice, shortage_text
 from sdtui.worker.memory_fit import ITEM_BYTES, Need, Place, Refusal, Work
 
@@ -37,13 +37,13 @@ _log: Final = logging.getLogger(__name__)
 # --- the device -----------------------------------------------------------------------------------------------------------
 
 
-def place_of(device: torch.device, shortage: Shortage, weight_bytes: int) -> Place:
-    """The device's memory, once what a try held is given back; `weight_bytes` are those of the model that is loaded."""
+def place_of(device: torch.device, shortage: Shortage, model_bytes: int, *, loaded: bool = True) -> Place:
+    """The device's memory, once what a try held is given back; `model_bytes` are those of the weights, `loaded` or not."""
     total, others, available = shortage.total_bytes, shortage.others_bytes, memory.available_bytes(device)
     if device.type == "cpu":
-        half = "bfloat16" if has_bfloat16() else ""
+        half = "bfloat16" if has_bfloat16() and model_bytes >= LARGE_MODEL_BYTES else ""  # its kernels take memory, too
         total, others = memory.total_bytes(device), memory.others_bytes(device)
-        return Place("cpu", "", total, available + weight_bytes, others, half)
+        return Place("cpu", "", total, available + (model_bytes if loaded else 0), others, half)
     return Place(
         device=str(device),
         name=safe_text(torch.cuda.get_device_name(device), limit=80),
@@ -178,7 +178,7 @@ def explain_without_model(error: Exception, params: GenerationParams) -> Advice:
     traceback.clear_frames(error.__traceback__)
     memory.free_memory()
     shortage, hardware = Shortage.of(error), choose_hardware(params.device, params.dtype)
-    what = shortage_text(place_of(hardware.device, shortage, 0), refusal_of(shortage, "load", 1))
+    what = shortage_text(place_of(hardware.device, shortage, 0, loaded=False), refusal_of(shortage, "load", 1))
     return Advice(f"{what} Close other programs, or use a smaller model or dtype (--model, --dtype).", "model")
 
 
@@ -194,6 +194,6 @@ def too_large(model: str, path: Path, hardware: Hardware, error: Exception) -> M
     width, height = (done.width_px, done.height_px) if done is not None else (0, 0)
     work = Work(width, height, 1, guided=True, dtype=dtype)
     need = Need(dict(weights), _peaks(done), _tile_px(path))
-    place = place_of(hardware.device, shortage, 0)
+    place = place_of(hardware.device, shortage, need.weight_bytes, loaded=False)
     advice = loading_advice(safe_text(model, limit=120), place, work, need, refusal_of(shortage, "load", 1))
     return ModelProblem(advice.message, advice.field or "model")

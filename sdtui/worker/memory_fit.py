@@ -15,8 +15,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 ITEM_BYTES: Final[Mapping[str, int]] = {"float32": 4, "float16": 2, "bfloat16": 2}
-SPARE: Final = 0.1
-"""The part of the memory that an estimate leaves alone: the workspaces of convolutions, and pieces too small to use."""
+WEIGHTS_SPARE: Final = 0.02
+"""What an allocator rounds up."""
+SPARE: Final = 0.2
+"""What activations may take more than is thought, from one run to the next: pieces too small to use, another kernel."""
+_KERNELS: Final = 1.25
+"""What a stage takes for each byte of its activations, with its kernels' workspaces. Stable Diffusion 1.4 at 512x512, resident
+memory on a CPU with torch 2.13: 1.0 in the U-Net, in the VAE's decoder 1.25 (float32) and 1.6 (bfloat16); on a GPU 1.2, by the
+peak of 2.6 GB that is published for float16."""
 STAGES: Final = ("embeddings", "denoise", "decode")
 """Those that take memory worth counting; every other one is taken for the second."""
 _STEP_PX: Final = 64
@@ -132,10 +138,13 @@ class Fit:
         self._stage = refusal.stage if refusal.stage in STAGES else "denoise"
         self._loading = refusal.stage == "load"
         self._weights_more = self._unexpected_weights()
-        self._a_unit = {stage: peak / self._size(stage, work, whole=True) for stage, peak in need.peaks.items()}
+        self._a_unit = {stage: peak * _KERNELS / self._size(stage, work, whole=True) for stage, peak in need.peaks.items()}
+        estimated = self._a_unit.get(self._stage, 0.0)
         if not self._loading:
-            measured = self._measured() / self._size(self._stage, self.work, whole=False)
-            self._a_unit[self._stage] = max(measured, self._a_unit.get(self._stage, 0.0))
+            self._a_unit[self._stage] = max(estimated, self._measured() / self._size(self._stage, self.work, whole=False))
+        taken = self._weights(self.way, self._stage, self.work) + self._activations(self._stage, self.work)
+        self.measured = self._a_unit.get(self._stage, 0.0) > estimated and self.need_bytes(self.work, self.way) <= round(taken)
+        """Whether what is needed as it was refused is a lower bound, and no estimate."""
 
     # --- what was refused ---------------------------------------------------------------------------------------------
 
@@ -157,10 +166,12 @@ class Fit:
         """Bytes of all weights in a dtype, as estimated."""
         return self.need.weight_bytes * ITEM_BYTES[dtype] // ITEM_BYTES[self.work.dtype]
 
-    def need_bytes(self, to: Work, way: Way = "whole") -> int:
-        """What a job takes: the weights on the device and the most activations of any stage."""
+    def need_bytes(self, to: Work, way: Way = "whole", *, spare: bool = False) -> int:
+        """What a job takes: the weights on the device and the most activations of any stage; with what it may take besides."""
+        more_weights, more = (WEIGHTS_SPARE, SPARE) if spare else (0.0, 0.0)
         stages = dict.fromkeys([*self.need.weights, *self._a_unit])
-        return round(max((self._weights(way, stage, to) + self._activations(stage, to) for stage in stages), default=0))
+        taken = ((self._weights(way, stage, to), self._activations(stage, to)) for stage in stages)
+        return round(max((weights * (1 + more_weights) + active * (1 + more) for weights, active in taken), default=0))
 
     def _weights(self, way: Way, stage: str, to: Work) -> float:
         there = {"whole": self.need.weight_bytes, "model_offload": self.need.weights.get(stage, 0), "sequential_offload": 0}[way]
@@ -193,10 +204,10 @@ class Fit:
 
     def fits(self, to: Work, way: Way = "whole", *, more_bytes: int = 0) -> bool:
         """Whether a job fits, with something to spare, where so much more were free; a model is loaded whole."""
-        most = self.need_bytes(to, way)
+        most = self.need_bytes(to, way, spare=True)
         if self._loading:
-            most = max(most, round(self._weights("whole", self._stage, to)))
-        return most <= (self.place.room_bytes + more_bytes) * (1 - SPARE)
+            most = max(most, round(self._weights("whole", self._stage, to) * (1 + WEIGHTS_SPARE)))
+        return most <= self.place.room_bytes + more_bytes
 
     # --- what makes it fit --------------------------------------------------------------------------------------------
 
