@@ -96,8 +96,7 @@ class Session:
     def advance(self, to: AdvanceTo, guidance_scale: float | None, *, pictures: bool = True) -> Ran:
         """Run on; see `Advance`. Raises `ExplainingProblem`, `Cancelled`."""
         changes = self._checked(guidance_scale)
-        if self._problem is not None:
-            raise self._problem
+        self._raise_what_ended_it()
         if self._stepper.is_over:
             return Ran([], stopped=True, finished=True, picture=None)
         self._goal = _Goal(to, self._stepper.line or 0, pictures, time.perf_counter())

@@ -187,7 +187,7 @@ def test_a_directory_that_cannot_be_written_is_told(process: Process, tiny_dir: 
 
 
 def test_a_new_run_drops_the_one_before_wherever_it_is(process: Process, tiny_dir: Path) -> None:
-    assert isinstance(process.ask(start(tiny_dir, 1, num_inference_steps=1000)), ExplainingStarted)
+    assert isinstance(process.ask(start(tiny_dir, 1, num_inference_steps=500)), ExplainingStarted)
     messages = [*(Advance(request=number, to="end") for number in range(2, 40)), start(tiny_dir, 40, num_inference_steps=1)]
     process.write(b"".join(encode(message) for message in [*messages, Advance(request=41)]))
     replies = [process.read() for _ in range(2, 42)]
