@@ -18,6 +18,7 @@ from sdtui.text import safe_text
 
 COMMANDS: Final[dict[str, str]] = {
     "generate": "Make pictures from a prompt.",
+    "branch": "Go on from a step of a job with other parameters.",
     "attach": "Show the running job, or another one, to its end.",
     "jobs": "List or watch the jobs, or say what happened in one.",
     "queue": "Pause, cancel, move, edit or repeat jobs.",

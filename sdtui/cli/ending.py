@@ -63,4 +63,4 @@ def said_of_cancelled(end: JobCancelled) -> list[str]:
 
 
 def _with_option(field: str | None, message: str) -> str:
-    return f"{option_name(field)}: {message}" if field not in (None, "", "job") else message
+    return f"{option_name(field)}: {message}" if field not in (None, "", "job", "branch") else message

@@ -31,7 +31,9 @@ from sdtui.protocol import (
     Refused,
     Replay,
     ReplayDone,
+    StepDecoded,
     StepFinished,
+    StepNotDecoded,
     Submit,
     WorkerDied,
     WorkerReady,
@@ -172,6 +174,9 @@ class Follower:
         return None
 
     def _event(self, message: Message) -> End | None:
+        if isinstance(message, StepDecoded | StepNotDecoded):  # somebody looks at a step; the job may have ended long ago
+            self._show(message)
+            return None
         again = self._asked == "replay"
         if self._asked == "submit":
             self._asked = None

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from inspect import signature
-from pathlib import Path
 from typing import Annotated, Any, cast
 
-import msgspec
 import typer
 
-from sdtui.cli.connection import ask, connected
-from sdtui.cli.ending import finish, show_to_the_end
-from sdtui.cli.follow import Follower
 from sdtui.cli.initial import with_initial_image
 from sdtui.cli.options import (
     MAX_PRIORITY,
@@ -23,29 +17,30 @@ from sdtui.cli.options import (
     read_prompt,
     with_model_path,
 )
-from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json
 from sdtui.cli.start import settings_or_error
-from sdtui.metadata import OutputError, check_pattern, prepare_output
-from sdtui.protocol import InspectMode, JobQueued, PreviewOptions, Refused, Submit, as_json, new_job_id
-from sdtui.settings import Settings, output_dir
+from sdtui.cli.submitting import (
+    DetachOption,
+    JsonOption,
+    NamePatternOption,
+    OutputOption,
+    PreviewOption,
+    VerboseOption,
+    checked_output,
+    checked_pattern,
+    preview_of,
+    submit_and_leave,
+    submit_and_show,
+)
+from sdtui.protocol import InspectMode, Submit, new_job_id
 
 
 def generate(
     *,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the picture should show; - reads it from stdin.")],
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="Where the pictures go.", show_default=False)
-    ] = None,
-    name_pattern: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="File name without ending, from {date} {time} {job} {seed} {index} {model} {prompt}.",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Write each event as a line of JSON to stdout.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Write the step log to stderr.")] = False,
+    output: OutputOption = None,
+    name_pattern: NamePatternOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
     inspect: Annotated[
         InspectMode,
         typer.Option(
@@ -56,15 +51,11 @@ def generate(
     words: Annotated[
         bool, typer.Option("--words", help="Keep where each word of the prompt acts; sdtui words shows it.")
     ] = False,
-    preview: Annotated[
-        bool | None, typer.Option("--preview/--no-preview", help="Show the forming picture on a terminal.", show_default=False)
-    ] = None,
+    preview: PreviewOption = None,
     priority: Annotated[
         int, typer.Option(metavar="N", min=MIN_PRIORITY, max=MAX_PRIORITY, help="Jobs of a higher one run first; -100 to 100.")
     ] = 0,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Queue the job, print its name and leave; sdtui attach shows it.")
-    ] = False,
+    detach: DetachOption = False,
     **given: str | bool | None,
 ) -> int:
     """Make pictures from a prompt, and print their paths.
@@ -77,8 +68,8 @@ def generate(
     with problems_in_json(wanted=json):
         params = params_from(read_prompt(prompt), given, {"model": settings.general.model})
         params = with_model_path(params, allow_pickle=settings.worker.allow_pickle)
-        output_path = _checked_output(output, settings)
-        pattern = _checked_pattern(name_pattern or settings.general.name_pattern)
+        output_path = checked_output(output, settings)
+        pattern = checked_pattern(name_pattern, settings)
         params = with_initial_image(params, settings)  # last, as it may take long
     submit = Submit(
         job=new_job_id(),
@@ -88,17 +79,11 @@ def generate(
         priority=priority,
         inspect=inspect,
         words=words,
-        preview=PreviewOptions(
-            method=settings.preview.method, max_per_s=settings.preview.max_per_s, budget=settings.preview.budget
-        ),
+        preview=preview_of(settings),
     )
     if detach:
-        return _detach(submit, json=json)
-    from sdtui.cli.screen import Screen  # rich is imported when there is something to show
-
-    screen = Screen(json=json, verbose=verbose or inspect != "off", preview=preview, settings=settings)
-    submit = msgspec.structs.replace(submit, preview=screen.preview_options())
-    return show_to_the_end(Follower(submit.job, screen.reporters, submit=submit, previews=screen.pictures), screen, submit.job)
+        return submit_and_leave(submit, json=json)
+    return submit_and_show(submit, settings, json=json, verbose=verbose or inspect != "off", preview=preview)
 
 
 def _with_parameter_options() -> None:
@@ -111,42 +96,3 @@ def _with_parameter_options() -> None:
 _with_parameter_options()
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 app.command()(generate)
-
-
-def _checked_output(given: str | None, settings: Settings) -> Path:
-    """The directory for the pictures, made and tried before any work. Raises `CommandError`."""
-    directory = Path(given).expanduser().absolute() if given else output_dir(settings)
-    try:
-        str(directory).encode()
-        prepare_output(directory)
-    except UnicodeEncodeError:
-        raise CommandError(f"--output: the name {str(directory)!r} is not UTF-8 text.", EXIT_BAD_INPUT) from None
-    except OutputError as error:
-        raise CommandError(f"--output: {error}", EXIT_BAD_INPUT) from error
-    return directory
-
-
-def _checked_pattern(pattern: str) -> str:
-    try:
-        check_pattern(pattern)
-    except OutputError as error:
-        raise CommandError(f"--name-pattern: {error}", EXIT_BAD_INPUT) from error
-    return pattern
-
-
-def _detach(submit: Submit, *, json: bool) -> int:
-    """Print the job's name as soon as the server has it. Raises `CommandError`."""
-    answer = asyncio.run(_queued(submit))
-    if isinstance(answer, Refused):
-        return finish(answer, json=json)
-    if json:
-        result_json(as_json(answer))
-    else:
-        result(submit.job)
-    note(f"The job goes on by itself; see it with sdtui attach {submit.job}")
-    return EXIT_DONE
-
-
-async def _queued(submit: Submit) -> JobQueued | Refused:
-    async with connected() as client:
-        return await ask(client, submit, JobQueued, Refused, job=submit.job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -58,17 +58,22 @@ ProtocolOption = Annotated[
 """How a command's pictures are drawn."""
 
 
-def parameter_options() -> list[inspect.Parameter]:
-    """One Typer option for each parameter but the prompt; values are text, None where not given."""
-    return [_option(field) for field in FIELDS if field.spec.flag]
+def parameter_options(*, without_defaults: Container[str] | None = None) -> list[inspect.Parameter]:
+    """One Typer option for each parameter but the prompt; values are text, None where not given.
+
+    `without_defaults`: only for these, and their help names no default, as what is not given is taken from elsewhere.
+    """
+    if without_defaults is None:
+        return [_option(field, _help(field)) for field in FIELDS if field.spec.flag]
+    return [_option(field, _help(field, default=False)) for field in FIELDS if field.name in without_defaults]
 
 
-def _option(field: ParamField) -> inspect.Parameter:
+def _option(field: ParamField, text: str) -> inspect.Parameter:
     flag = f"--{field.spec.flag}"
     kind: Any = str | None
     if field.kind == "bool":
         kind, flag = bool | None, f"{flag}/--no-{field.spec.flag}"
-    option = typer.Option(flag, help=_help(field), show_default=False, metavar=_metavar(field))
+    option = typer.Option(flag, help=text, show_default=False, metavar=_metavar(field))
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
 
 
@@ -82,7 +87,7 @@ def _metavar(field: ParamField) -> str | None:
     return {"int": "N", "float": "X", "str": "NAME"}[field.kind] if field.spec.group != "prompt" else "TEXT"
 
 
-def _help(field: ParamField) -> str:
+def _help(field: ParamField, *, default: bool = True) -> str:
     extra = []
     if field.name == "scheduler":
         extra.append(f"One of {', '.join(spec.name for spec in SCHEDULERS)}.")
@@ -90,7 +95,7 @@ def _help(field: ParamField) -> str:
         extra.append(f"One of {', '.join(field.spec.choices)}{_OTHER_VALUES.get(field.name, '')}.")
     if field.spec.minimum is not None and field.spec.maximum is not None:
         extra.append(f"{field.spec.minimum:g} to {field.spec.maximum:.16g}.")
-    if field.default not in (None, "", False):
+    if default and field.default not in (None, "", False):
         extra.append(f"[{field.default}]")
     return " ".join([field.spec.help, *extra])
 
