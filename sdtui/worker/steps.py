@@ -94,6 +94,8 @@ class StepLog:
         self._pending: _Pending | None = None
         self._since = time.perf_counter()
         self.largest_bytes = 0
+        self.steps = 0
+        """How many calls of `scheduler.step` there were, replayed ones among them."""
         self.steps_told = 0
         """Steps from the first one on that the server has been told of by this log."""
 
@@ -108,6 +110,7 @@ class StepLog:
         """Take note of a step; raises `Cancelled`."""
         source = self._tape.end_step()
         elapsed_s = source.elapsed_s if source.replayed else time.perf_counter() - self._since
+        self.steps = step.index + 1
         self._trajectory.add(step, elapsed_s)
         self._begin.after_step(step.index)
         told = not source.replayed or step.index >= self._known_steps

@@ -66,7 +66,7 @@ def _sample(batch: Batch, embeddings: Embeddings, log: StepLog) -> torch.Tensor:
         ).images
     log.flush()
     batch.tape.flush()
-    note = f"{len(batch.pipe.scheduler.timesteps)} steps"
+    note = f"{log.steps} steps"
     note = f"{note}, {batch.denoise_note}" if batch.denoise_note else note
     batch.clock.finish("denoise", (tensor_fact("latents", latents, stats=True),), note)
     return latents

@@ -95,6 +95,7 @@ def test_the_log_says_what_the_picture_became_and_counts_only_the_steps_that_run
     assert stages["image"].detail == "192x96 to 64x32 px, fit; 3 of 5 steps run at strength 0.6"
     assert stages["encode"].tensors[0].shape == (1, 4, 4, 8)
     assert stages["latents"].tensors[1].shape == (3,)
+    assert stages["denoise"].detail == "3 steps"
     steps = desk.of(StepFinished)
     assert [(step.step_index, step.total_steps) for step in steps] == [(0, 3), (1, 3), (2, 3)]
     whole = build_scheduler(desk.model.own_scheduler, desk.model.info.schedulers, desk.submit(scheduler="euler").params, [7])
