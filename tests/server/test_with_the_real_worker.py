@@ -8,15 +8,20 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
     JOB_ENDS,
+    BranchPoint,
     Cancel,
+    DecodeStep,
+    GetJob,
     ImageSaved,
     JobCancelled,
+    JobChanged,
     JobFinished,
     JobInterrupted,
     JobResumed,
@@ -24,7 +29,9 @@ from sdtui.protocol import (
     PreviewReady,
     Replay,
     ReplayDone,
+    StepDecoded,
     StepFinished,
+    StepNotDecoded,
     Submit,
     WorkerReady,
 )
@@ -106,3 +113,40 @@ async def test_a_prompt_becomes_a_picture_and_a_killed_worker_costs_nothing(clie
     undisturbed = (await events_until(client, lambda message: isinstance(message, JOB_ENDS)))[-1]
     assert isinstance(undisturbed, JobFinished)
     assert pixels_of(undisturbed.images[0]) == pixels_of(told[-1].images[0]), "not a bit differs"
+
+
+async def test_steps_of_a_job_are_decoded_and_a_branch_of_it_goes_its_own_way_or_the_same(client: Client, home: Path) -> None:
+    async def end_of(command: Submit) -> JobFinished:
+        await client.send(command)
+        end = (await events_until(client, lambda message: isinstance(message, JOB_ENDS)))[-1]
+        assert isinstance(end, JobFinished), end
+        return end
+
+    async def decoded(step_index: int, **place: int) -> Message:
+        await client.send(DecodeStep(job="one", step_index=step_index, **place))
+        return (await events_until(client, lambda message: isinstance(message, StepDecoded | StepNotDecoded)))[-1]
+
+    one = await end_of(submit("one", 6, home / "pictures"))
+    last = await decoded(5)
+    assert isinstance(last, StepDecoded) and pixels_of(last.path) == pixels_of(one.images[0]), "the last step is the picture"
+    first, again = await decoded(0), await decoded(0)
+    assert isinstance(first, StepDecoded) and isinstance(again, StepDecoded)
+    assert first.path == again.path and first.elapsed_s > 0 == again.elapsed_s, "it is not made twice"
+    missing = await decoded(0, picture=7)
+    assert isinstance(missing, StepNotDecoded) and "no picture 7" in missing.message
+
+    await client.send(submit("running", 1000, home / "pictures"))
+    await events_until(client, lambda message: isinstance(message, StepFinished) and message.job == "running")
+    assert isinstance(await decoded(2), StepDecoded), "also between two steps of another job"
+    await client.send(Cancel(job="running"))
+    await events_until(client, lambda message: isinstance(message, JobCancelled))
+
+    await client.send(GetJob(job="one"))
+    (changed,) = [message for message in await events_until(client, lambda message: isinstance(message, JobChanged))
+                  if isinstance(message, JobChanged)]  # fmt: skip
+    same = msgspec.structs.replace(submit("same", 6, home / "pictures"), params=changed.row.params)
+    branched = await end_of(msgspec.structs.replace(same, branch=BranchPoint(job="one", step=4)))
+    assert pixels_of(branched.images[0]) == pixels_of(one.images[0]), "not a bit differs"
+    other = msgspec.structs.replace(changed.row.params, prompt="a blue tree at night")
+    branched = await end_of(msgspec.structs.replace(same, job="other", params=other, branch=BranchPoint(job="one", step=2)))
+    assert pixels_of(branched.images[0]) != pixels_of(one.images[0])
