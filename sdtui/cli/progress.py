@@ -40,6 +40,8 @@ _STAGES = {
     "load": "loading the model",
     "tokens": "reading the prompt",
     "embeddings": "encoding the prompt",
+    "image": "reading the initial image",
+    "encode": "encoding the initial image",
     "latents": "drawing the noise",
     "timesteps": "planning the steps",
     "denoise": "denoising",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SHOWN_PX: Final = 1024
 """On the longer side: no terminal has room for more."""
+TITLE: Final = "initial image"
 _FETCHED_LATER: Final = "F5 fetches it."
 
 
@@ -89,5 +90,5 @@ def find(look: Look, fetched: TakenIn | None) -> Found:
     except InitialImageError as error:
         return Found(error=str(error))
     note = f"{size[0]}×{size[1]} px from {own}" if known else f"{own} px"
-    title = f"initial image {size[0]}×{size[1]} px"
+    title = f"{TITLE} {size[0]}×{size[1]} px"
     return Found(note, "", title, Frame.of(shown), size if known and look.resize == "fit" else None)

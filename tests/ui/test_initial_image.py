@@ -14,7 +14,7 @@ from textual.events import Paste
 
 from sdtui import initial_image
 from sdtui.params import GenerationParams
-from sdtui.protocol import Edit, ListJobs, Submit
+from sdtui.protocol import BranchPoint, Edit, ListJobs, Submit
 from sdtui.settings import Inspect, Network, Settings, initial_dir
 from sdtui.ui.screens import create_initial
 from sdtui.ui.screens.picture_chooser import PictureChooser
@@ -67,6 +67,7 @@ async def paste(running: Stage, text: str) -> None:
     editor.focus()
     await running.pilot.pause()
     editor.value = ""
+    await until(lambda: running.screen.initial.is_known, "nothing to look at")
     running.app.screen.post_message(Paste(text))
     await until(lambda: running.screen.form.has_initial_image or not text.strip(), "pasted")
 
@@ -74,7 +75,7 @@ async def paste(running: Stage, text: str) -> None:
 async def begin_with(running: Stage, path: Path | str) -> None:
     """Name a picture, and wait until it was looked at."""
     await paste(running, str(path))
-    await until(lambda: note(running) or error(running), "looked at")
+    await until(lambda: running.screen.initial.is_known, "looked at")
 
 
 async def generate(running: Stage) -> None:
@@ -128,53 +129,53 @@ async def test_the_strength_says_how_many_steps_run_and_is_dim_without_an_initia
         await until(lambda: form.row("strength").unused and not note(running, "strength"), "dim again")
 
 
-@pytest.mark.parametrize(
-    ("strength", "words"),
-    [
-        ("-1", "Strength must be from 0 to 1; it is -1.0."),
-        ("1.5", "Strength must be from 0 to 1; it is 1.5."),
-        ("0.04", "Strength 0.04 of 20 steps leaves none to run; at least 0.05 is needed"),
-    ],
-)
-async def test_a_strength_that_cannot_be_is_said_under_it_and_nothing_is_sent(cat: Path, strength: str, words: str) -> None:
+async def test_a_strength_that_cannot_be_is_said_under_it_and_nothing_is_sent(cat: Path) -> None:
     async with stage() as running:
         await begin_with(running, cat)
-        running.screen.form.row("strength").text = strength
-        await until(lambda: words in error(running, "strength"), words)
-        await generate(running)
-        await until(lambda: running.screen.form.row("strength").editor.has_focus, "at the field")
+        row_of = running.screen.form.row("strength")
+        for strength, words in (
+            ("-1", "Strength must be from 0 to 1; it is -1.0."),
+            ("1.5", "Strength must be from 0 to 1; it is 1.5."),
+            ("0.04", "Strength 0.04 of 20 steps leaves none to run; at least 0.05 is needed"),
+        ):
+            row_of.text = strength
+            await until(lambda words=words: words in error(running, "strength"), words)
+            running.screen.prompt.focus()
+            await generate(running)
+            await until(lambda: row_of.editor.has_focus, "at the field")
         assert not running.client.sent(Submit) and not kept()
-        if strength == "0.04":  # without an initial image it does not matter
-            running.screen.form.row("init_image").text = ""
-            await until(lambda: not error(running, "strength"), "right again")
+        running.screen.form.row("init_image").text = ""  # without an initial image it does not matter
+        await until(lambda: not error(running, "strength"), "right again")
 
 
-@pytest.mark.parametrize("name", BAD)
-async def test_a_picture_that_cannot_be_is_said_under_its_field_and_nothing_is_sent(tmp_path: Path, name: str) -> None:
-    content, words = BAD[name]
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
+async def test_a_picture_that_cannot_be_is_said_under_its_field_and_nothing_is_sent(tmp_path: Path) -> None:
+    for name, (content, _) in BAD.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
     async with stage() as running:
-        await begin_with(running, tmp_path / name)
-        assert words in error(running) and name in error(running)
-        await until(lambda: running.screen.form.row("init_image").query_one(".error").region.height > 0, "to be read")
-        running.screen.prompt.focus()
-        await generate(running)
-        await until(lambda: running.screen.form.row("init_image").editor.has_focus, "at the field")
-        assert words in error(running) and words in str(running.screen.help_line.content)
+        row_of = running.screen.form.row("init_image")
+        for name, (_, words) in BAD.items():
+            await paste(running, str(tmp_path / name))
+            await until(lambda words=words, name=name: words in error(running) and name in error(running), words)
+            await until(lambda: row_of.query_one(".error").region.height > 0, "to be read")
+            running.screen.prompt.focus()
+            await generate(running)
+            await until(lambda: row_of.editor.has_focus, "at the field")
+            assert words in error(running) and words in str(running.screen.help_line.content)
         assert not running.client.sent(Submit) and not kept()
         assert running.screen.picture.has_class("-empty")
 
 
-@pytest.mark.parametrize("name", ODD)
-async def test_odd_pictures_and_odd_names_are_taken(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(ODD[name])
+async def test_odd_pictures_and_odd_names_are_taken(tmp_path: Path) -> None:
+    for name, content in ODD.items():
+        (tmp_path / name).write_bytes(content)
     async with stage() as running:
-        await begin_with(running, tmp_path / name)
-        assert note(running) == "128×80 px from 96×64"
-        await generate(running)
-        with Image.open((await sent(running)).init_image) as image:
-            assert image.size == (96, 64)
+        for count, name in enumerate(ODD, start=1):
+            await begin_with(running, tmp_path / name)
+            assert (note(running), error(running)) == ("128×80 px from 96×64", "")
+            await generate(running)
+            with Image.open((await sent(running, count)).init_image) as image:
+                assert image.size == (96, 64)
 
 
 async def test_a_path_of_hundreds_of_characters_is_taken_and_one_that_no_system_has_is_refused(tmp_path: Path) -> None:
@@ -191,19 +192,17 @@ async def test_a_path_of_hundreds_of_characters_is_taken_and_one_that_no_system_
         assert len(running.client.sent(Submit)) == 1
 
 
-@pytest.mark.parametrize("written", ["'{}'", "\n\n{}\nand more\n", "file://{}", "~/red cat.png", "red\\ cat.png"])
-async def test_what_is_pasted_or_dropped_is_understood_and_stays_as_it_was(
-    cat: Path, monkeypatch: pytest.MonkeyPatch, written: str
-) -> None:
+async def test_what_is_pasted_or_dropped_is_understood_and_stays_as_it_was(cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(cat.parent))
     monkeypatch.chdir(cat.parent)
+    written = ("'{}'", "\n\n{}\nand more\n", "file://{}", "~/red cat.png", "red\\ cat.png")
     async with stage() as running:
-        text = written.format(cat)
-        await begin_with(running, text)
-        assert note(running) == "128×80 px from 96×64"
-        await generate(running)
-        assert (await sent(running)).init_image == str(kept()[0])
-        assert running.screen.form.text("init_image") == text.strip().splitlines()[0]
+        for count, text in enumerate((way.format(cat) for way in written), start=1):
+            await begin_with(running, text)
+            assert (note(running), error(running)) == ("128×80 px from 96×64", "")
+            await generate(running)
+            assert (await sent(running, count)).init_image == str(kept()[0])
+            assert running.screen.form.text("init_image") == text.strip().splitlines()[0]
 
 
 async def test_nothing_a_terminal_would_act_on_is_pasted() -> None:
@@ -235,9 +234,10 @@ async def test_the_initial_image_is_seen_before_the_job_and_goes_as_it_came(cat:
     async with stage() as running:
         await begin_with(running, cat)
         await until(lambda: is_seen(running), "seen")
-        assert title(running) == "initial image 128×80 px"
+        assert title(running) == running.screen.progress.text == "initial image 128×80 px"
         running.screen.form.row("init_image").text = ""
         await until(lambda: running.screen.picture.has_class("-empty"), "gone")
+        assert running.screen.progress.text == "Ready."
         assert running.screen.picture.border_subtitle == ""
 
 
@@ -341,19 +341,22 @@ async def test_a_url_is_fetched_when_it_is_needed_and_once(server: PictureServer
         assert running.screen.form.text("init_image") == f"{server.url}/cat.png?token=1"
 
 
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [("page", "is a web page"), ("nothing", "answered 404 Not Found"), ("huge", "is larger than 20 MiB")],
-)
-async def test_an_address_without_a_picture_is_said_under_the_field(server: PictureServer, path: str, words: str) -> None:
+async def test_an_address_without_a_picture_is_said_under_the_field(server: PictureServer) -> None:
     async with stage(settings=ALLOWED) as running:
-        await begin_with(running, f"{server.url}/{path}")
-        await generate(running)
-        await until(lambda: words in error(running), words)
-        await running.pilot.pause()
-        assert words in error(running) and running.screen.form.row("init_image").editor.has_focus
+        for path, words in (
+            ("page", "is a web page"),
+            ("nothing", "answered 404 Not Found"),
+            ("huge", "is larger than 20 MiB"),
+        ):
+            await begin_with(running, f"{server.url}/{path}")
+            assert note(running) == "F5 fetches it."
+            running.screen.prompt.focus()
+            await generate(running)
+            await until(lambda words=words: words in error(running), words)
+            await running.pilot.pause()
+            assert words in error(running) and running.screen.form.row("init_image").editor.has_focus
+            assert running.screen.progress.text == "The initial image cannot be used."
         assert not running.client.sent(Submit) and not kept()
-        assert running.screen.progress.text == "The initial image cannot be used."
 
 
 async def test_private_addresses_are_not_asked_unless_the_settings_say_so(server: PictureServer) -> None:
@@ -369,7 +372,7 @@ async def test_while_one_is_fetched_f5_starts_no_second_and_the_key_that_cancels
         await begin_with(running, f"{server.url}/never")
         await generate(running)
         await until(lambda: server.asked, "asked")
-        await until(lambda: running.screen.progress.text.startswith("initial image"), "said below the picture")
+        await until(lambda: running.screen.progress.text.startswith("taking in the initial image"), "said below the picture")
         await until(lambda: note(running).startswith("on its way"), "said under the field")
         await running.pilot.press("f5")
         await until(lambda: "still on its way" in running.toasts(), "refused")
@@ -449,6 +452,23 @@ async def test_an_edit_that_is_left_while_its_picture_is_fetched_is_not_sent(ser
         await running.pilot.press("escape")
         await until(lambda: not running.screen.initial.is_taking, "stopped")
         assert not running.client.sent(Edit)
+
+
+async def test_the_queue_says_what_a_job_begins_with() -> None:
+    kept_as = Path("/store/0123456789abcdef-red_cat.png")
+    rows = [
+        row(2, "queued", params=from_image(kept_as)),
+        row(3, "queued", branch=BranchPoint(job="20260101-000000-0002", step=8)),
+        row(4, "queued"),
+    ]
+    async with stage(ScriptedQueue(rows), size=(200, 40)) as running:
+        await running.open_queue()
+        await running.select(2)
+        assert "begins with red_cat.png, crop, strength 0.45" in running.screen_text()
+        await running.select(3)
+        assert "branch of   20260101-000000-0002 at step 8" in running.screen_text()
+        await running.select(4)
+        assert "begins with" not in running.screen_text() and "branch of" not in running.screen_text()
 
 
 async def test_the_settings_of_the_shown_job_can_be_taken_over(cat: Path) -> None:

@@ -62,6 +62,8 @@ _STAGES: Final = {
     "load": "loading the model",
     "tokens": "reading the prompt",
     "embeddings": "encoding the prompt",
+    "image": "reading the initial image",
+    "encode": "encoding the initial image",
     "latents": "drawing noise",
     "timesteps": "choosing timesteps",
     "denoise": "first step",

@@ -15,7 +15,7 @@ from textual.timer import Timer
 from sdtui.params import GenerationParams
 from sdtui.protocol import DownloadProgress, Jobs, ListJobs, Message
 from sdtui.text import safe_text
-from sdtui.ui.initial import Found, Look, Taking, find, taken_in
+from sdtui.ui.initial import TITLE, Found, Look, Taking, find, taken_in
 from sdtui.ui.job_pages import PAGE
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ TYPING_S: Final = 0.4
 """Who types a path does not want to read at every letter that there is no such file."""
 _TELL_S: Final = 0.25
 _OUTDATED: Final = Look("", 0, 0, "fit", 0)
+_READY: Final = "Ready."
+_WAITING: Final = "taking in the initial image"
 _STILL_TAKING: Final = "The initial image is still on its way; Cancel (^X) stops that."
 
 
@@ -55,8 +57,13 @@ class InitialImage:
         self._timer = self._screen.set_timer(0.01 if at_once else TYPING_S, self._look)
 
     def _look(self) -> None:
-        if not self._is_looking:
+        if not (self._is_looking or self.is_known):
             self._screen.run_worker(self._look_on(), group="initial", exit_on_error=False)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what the form says now was looked at."""
+        return self._wanted() == self._looked
 
     async def _look_on(self) -> None:
         """Until what the form says now was looked at."""
@@ -96,6 +103,8 @@ class InitialImage:
             screen.picture.show_initial(found.frame, found.title)
         else:
             screen.picture.hide_initial()
+        if not screen.progress.waiting and (found.title or screen.progress.text.startswith(TITLE)):
+            screen.progress.say(found.title or _READY)  # where it is narrow, the picture has no title
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
@@ -174,7 +183,7 @@ class InitialImage:
             self._say("The initial image cannot be used.", "error")
             self._refuse(text, safe_text(str(error)))
         else:
-            self._say("Ready.")
+            self._say(_READY)
             then(msgspec.structs.replace(params, init_image=str(taken.path)))
         finally:
             ticker.stop()
@@ -212,5 +221,5 @@ class InitialImage:
             screen.progress.download(
                 DownloadProgress(model="", file="initial image", done_bytes=taking.done_bytes, total_bytes=taking.total_bytes)
             )
-        elif not screen.progress.text.startswith("initial image"):
-            screen.progress.wait_for("initial image")
+        elif not screen.progress.text.startswith(_WAITING):
+            screen.progress.wait_for(_WAITING)

@@ -12,13 +12,14 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from sdtui.metadata import initial_name
 from sdtui.protocol import ENDED, JobRow
 from sdtui.schedulers import BY_NAME, MODEL_DEFAULT
 from sdtui.text import count_noun, safe_text
 from sdtui.ui.queue_rows import MARKS, TONES, state_word, time_text
 from sdtui.ui.rows import Span
 
-_LABEL: Final = 11
+_LABEL: Final = 12
 _TEXT_LIMIT: Final = 4000
 _NOTHING: Final = "No job is selected."
 
@@ -102,6 +103,10 @@ def _facts(row: JobRow) -> Iterable[tuple[str, str]]:
     scheduler = BY_NAME[params.scheduler].label if params.scheduler in BY_NAME else params.scheduler
     name = "the model's own" if params.scheduler == MODEL_DEFAULT else safe_text(scheduler, limit=40)
     yield "scheduler", name + (f", {params.sigmas} sigmas" if params.sigmas != "default" else "")
+    if params.init_image is not None:
+        yield "begins with", f"{initial_name(params.init_image)}, {params.resize}, strength {params.strength:g}"
+    if row.branch is not None:
+        yield "branch of", f"{safe_text(row.branch.job, limit=40)} at step {row.branch.step}"
     if params.batch_count > 1 or params.batch_size > 1:
         yield "batches", f"{params.batch_count} of {count_noun(params.batch_size, 'picture')}"
     yield "model", safe_text(params.model, limit=200)
