@@ -96,18 +96,18 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
 
 
-def made_tensor(name: str, how: HowMade, value: Any, pictures: Pictures | None) -> MadeTensor:
-    """A tensor's or an array's figures, words, and its picture where `pictures` makes it."""
+def made_tensor(name: str, how: HowMade, value: Any, pictures: Pictures, *, draw: bool = True) -> MadeTensor:
+    """A tensor's or an array's figures, its words where it is of tokens, and with `draw` its picture."""
     tensor = value.detach() if isinstance(value, torch.Tensor) else _as_tensor(value)
     figures = _figures(tensor) if tensor is not None else {}
     picture = None
     words: tuple[tuple[str, ...], ...] = ()
-    if tensor is not None and pictures is not None:
+    if tensor is not None and draw:
         try:
             picture = pictures.of(name, tensor)
         except RuntimeError as error:  # as when a GPU has no room left: it costs the picture, never the run
             _log.warning("%s has no picture: %s", name, error)
-    if tensor is not None and name == "tokens" and pictures is not None:
+    if tensor is not None and name == "tokens":
         words = pictures.words(tensor)
     return MadeTensor(
         name=name,

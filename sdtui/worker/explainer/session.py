@@ -159,8 +159,9 @@ class Session:
 
     def _tell(self, line: int, after: int | None, elapsed_s: float, changed: list[Any], returned: Any) -> None:
         step_index = self._step_of(line, after)
-        pictures = self._pictures if self._goal.with_pictures else None
-        made = tuple(made_tensor(name, how, value, pictures) for name, how, value in changed if is_tensor(value))
+        draw = self._goal.with_pictures
+        tensors = [entry for entry in changed if is_tensor(entry[2])]
+        made = tuple(made_tensor(name, how, value, self._pictures, draw=draw) for name, how, value in tensors)
         values = {name: told(value) for name, _, value in changed if not is_tensor(value)}
         if after is None:
             values["return"] = told(returned)

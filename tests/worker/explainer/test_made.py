@@ -26,6 +26,11 @@ def pixels(picture: TensorPicture | None) -> np.ndarray[Any, Any]:
     return np.frombuffer(picture.rgb, np.uint8).reshape(picture.height_px, picture.width_px, 3)
 
 
+@pytest.fixture
+def pictures(model: LoadedModel) -> Pictures:
+    return Pictures("text_to_image", model.pipe.tokenizer, model.previews.linear)
+
+
 # --- which variables --------------------------------------------------------------------------------------------------
 
 
@@ -96,14 +101,13 @@ def test_a_change_from_outside_is_no_line_s() -> None:
     ],
     ids=str,
 )
-def test_figures_are_of_the_finite_numbers(value: Any, figures: tuple[float | None, ...]) -> None:
-    made = made_tensor("x", "new", value, None)
+def test_figures_are_of_the_finite_numbers(pictures: Pictures, value: Any, figures: tuple[float | None, ...]) -> None:
+    made = made_tensor("x", "new", value, pictures)
     assert (made.low, made.mean, made.high, made.std, made.faults) == pytest.approx(figures)
     assert made.shape == value.shape and not made.dtype.startswith("torch.")
 
 
-def test_looking_writes_to_nothing(model: LoadedModel) -> None:
-    pictures = Pictures("text_to_image", model.pipe.tokenizer, model.previews.linear)
+def test_looking_writes_to_nothing(pictures: Pictures) -> None:
     names = ("latents", "noise_pred", "decoded", "embeddings", "tokens")
     shapes = ((2, 4, 8, 8), (2, 4, 8, 8), (1, 3, 64, 64), (2, 77, 32), (2, 77))
     for name, shape in zip(names, shapes, strict=True):
@@ -145,11 +149,6 @@ def test_single_numbers_are_values_and_no_tensors() -> None:
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pictures(model: LoadedModel) -> Pictures:
-    return Pictures("text_to_image", model.pipe.tokenizer, model.previews.linear)
 
 
 def test_tokens_are_marks_words_and_filling(pictures: Pictures, model: LoadedModel) -> None:

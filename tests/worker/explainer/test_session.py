@@ -176,6 +176,7 @@ def test_without_pictures_there_are_none(explain: Explain) -> None:
     desk = explain()
     lines = desk.go("end", pictures=False)
     assert not any(made.picture for line in lines for made in line.made)
+    assert [made.words for line in lines for made in line.made if made.words], "words are no picture"
     assert any(made.picture for line in explain().go("end") for made in line.made)
 
 
