@@ -22,6 +22,7 @@ _CONTEXT_BYTES: Final = 1 << 29
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _GROUP_V2: Final = ("memory.max", "memory.current", "inactive_file")
 _GROUP_V1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _NO_LIMIT: Final = 1 << 60
 """Version 1 says a number near 2^63 where there is no limit."""
 
@@ -120,7 +121,7 @@ def _group_files() -> Iterator[tuple[Path, str, str, str]]:
     The groups above limit as well; in a container, which sees its own group as the root, the path leads nowhere.
     """
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in _MEMBERSHIP.read_text().splitlines():
             _, controllers, inside = line.split(":", 2)
             version_2 = not controllers
             if not version_2 and "memory" not in controllers.split(","):
