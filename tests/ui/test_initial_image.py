@@ -449,7 +449,9 @@ async def test_an_edit_that_is_left_while_its_picture_is_fetched_is_not_sent(ser
         await begin_with(running, f"{server.url}/never")
         await running.pilot.press("f5")
         await until(lambda: server.asked, "asked")
+        taking = running.screen.initial._taking
         await running.pilot.press("escape")
+        assert taking is not None and taking.cancelled.is_set()
         await until(lambda: not running.screen.initial.is_taking, "stopped")
         assert not running.client.sent(Edit)
 
