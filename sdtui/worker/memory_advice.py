@@ -16,6 +16,7 @@ from sdtui.worker.memory_fit import Fit, Need, Place, Refusal, Switch, Work
 _WORTH_CLOSING_BYTES: Final = 256 << 20
 """What other programs must hold to be spoken of: a desktop's share is always there."""
 _NO_GUIDANCE: Final = 1
+_WHOLE_PIECES: Final = "PYTORCH_ALLOC_CONF=expandable_segments:True"
 
 
 class Advice(NamedTuple):
@@ -83,6 +84,12 @@ def _fix(fit: Fit) -> Advice:
 
 def _balance(fit: Fit) -> str:
     takes, room = fit.need_bytes(fit.work, fit.way), fit.place.room_bytes
+    if fit.in_pieces:
+        return (
+            f"It takes about {format_bytes(takes)} of the {format_bytes(room)} that there is room for, but "
+            f"{format_bytes(fit.refusal.cached_bytes)} of that are in pieces that are too small; fewer are left where the "
+            f"server is started with {_WHOLE_PIECES} in its environment."
+        )
     if round(takes / room, 2) <= 1:
         return f"It takes more than the {format_bytes(room)} that there is room for."
     much = "at least" if fit.measured else "about"

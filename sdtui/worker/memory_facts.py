@@ -75,7 +75,7 @@ def work_of(pipe: Any, info: ModelInfo, params: GenerationParams) -> Work:
 
 def refusal_of(shortage: Shortage, stage: str, pictures: int, remedies: tuple[str, ...] = ()) -> Refusal:
     """What the allocator said, in the job's terms."""
-    return Refusal(stage, shortage.needed_bytes, shortage.free_bytes, 0, pictures, remedies)
+    return Refusal(stage, shortage.needed_bytes, shortage.free_bytes, shortage.cached_bytes, 0, pictures, remedies)
 
 
 def scores_bytes(pipe: Any, work: Work, refusal: Refusal) -> int:

@@ -103,6 +103,8 @@ class Refusal:
     """The request that was refused; 0 where the allocator does not say."""
     free_bytes: int = 0
     """What was free at that moment, by the allocator."""
+    cached_bytes: int = 0
+    """What the allocator held besides, in pieces that were too small."""
     scores_bytes: int = 0
     """What attention's scores took, where it was they that were refused."""
     pictures: int = 1
@@ -154,11 +156,16 @@ class Fit:
         return max(1.0, self.place.room_bytes / known) if self._loading and known else 1.0
 
     def _measured(self) -> float:
-        """Bytes that the refused stage's activations need at least: more than all that there was."""
-        place, refusal = self.place, self.refusal
-        room = max(0, place.room_bytes - self._weights(self.way, self._stage, self.work))
-        more = max(0, refusal.needed_bytes - refusal.free_bytes) if refusal.free_bytes else 0
+        """Bytes that the refused stage's activations need at least: what was in use and what was asked for."""
+        refusal = self.refusal
+        room = max(0, self.place.room_bytes - self._weights(self.way, self._stage, self.work))
+        more = refusal.needed_bytes - refusal.free_bytes - refusal.cached_bytes if refusal.free_bytes else 0
         return max(room + more, refusal.needed_bytes)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether there was room enough, but none in one piece."""
+        return self.refusal.cached_bytes > 0 and self.need_bytes(self.work, self.way) <= self.place.room_bytes
 
     # --- what is needed -----------------------------------------------------------------------------------------------
 

@@ -78,9 +78,9 @@ class Ladder:
         if not self._rungs:
             return ""
         done = ", ".join(_DOES[rung] for rung in get_args(Remedy) if rung in self.in_force)
-        wish = ""
-        if self._first is not None:  # else it ran out for an earlier worker
-            wish = next_time(self._first[0], self._work, self._need, self._first[1], pictures=self.batch_size)
+        # Where it ran out for an earlier worker, no more is known than what was in force.
+        place, refusal = self._first or (Place(str(self._device)), Refusal(pictures=self._work.batch_size))
+        wish = next_time(place, self._work, self._need, refusal, pictures=self.batch_size)
         return f"Memory ran out, so {done}. {wish}".strip()
 
     @functools.cached_property
