@@ -60,9 +60,23 @@ def _live(rounds: int) -> list[Figure]:
     return [*measure_stall(session), *measure_first_step(session)]
 
 
+def _export(rounds: int) -> list[Figure]:
+    """What files of a job's steps cost."""
+    from sdtui.bench.export import measure
+
+    return measure(rounds)
+
+
 def _queue(rounds: int) -> list[Figure]:
     """What a queue of ten thousand jobs costs."""
     from sdtui.bench.long_queue import measure
+
+    return measure(rounds)
+
+
+def _timeline(rounds: int) -> list[Figure]:
+    """Scrubbing through steps: from the key to the frame, and the gaps of the loop meanwhile."""
+    from sdtui.bench.timeline import measure
 
     return measure(rounds)
 
@@ -84,6 +98,8 @@ BENCHES: Final[dict[str, Sequence[Callable[[int], list[Figure]]]]] = {
     "first-step": (_first_step,),
     "terminal": (_terminal,),
     "queue": (_queue,),
+    "timeline": (_timeline,),
+    "export": (_export,),
     "all": (_start, _live, _overhead, _terminal),
 }
 
