@@ -64,10 +64,19 @@ class Listing:
         """Which stage a line is in, counted from 0; -1 before the first one."""
         return sum(stage.line < line for stage in self.stages) - 1
 
+    def row(self, line: int) -> str:
+        """A line as it stands in the file."""
+        return self.source.splitlines()[line - self.first_line]
+
+    def place_in(self, line: int, name: str) -> int:
+        """Where a line names a variable; what it does not name comes after all that it names."""
+        row = self.row(line)
+        found = re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", row)
+        return found.start() if found else len(row)
+
     def notes(self) -> dict[int, str]:
         """For each line why it is there."""
-        rows = self.source.splitlines()
-        return {line: explanation_of(rows[line - self.first_line]) for line in self.lines}
+        return {line: explanation_of(self.row(line)) for line in self.lines}
 
 
 def _without_docstring(function: ast.FunctionDef) -> list[ast.stmt]:

@@ -160,6 +160,7 @@ class Session:
     def _tell(self, line: int, after: int | None, elapsed_s: float, changed: list[Any], returned: Any) -> None:
         step_index = self._step_of(line, after)
         draw = self._goal.with_pictures
+        changed = sorted(changed, key=lambda entry: self.listing.place_in(line, entry[0]))
         tensors = [entry for entry in changed if is_tensor(entry[2])]
         made = tuple(made_tensor(name, how, value, self._pictures, draw=draw) for name, how, value in tensors)
         values = {name: told(value) for name, _, value in changed if not is_tensor(value)}
