@@ -44,6 +44,8 @@ class Shot(NamedTuple):
     """Whether it shows the model's modules, with the prompt's words found in them."""
     keys: tuple[str, ...] = ()
     """What is pressed in Inspect after a job that was looked at."""
+    then: tuple[str, ...] = ()
+    """What is pressed in Create after a job."""
 
 
 SHOTS = (
@@ -58,6 +60,9 @@ SHOTS = (
     Shot("schematic", Xterm, 160, 45, "a red cat in the desert", "sdtui-dark", keys=("v", "c", "Down")),
     Shot("words", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark", keys=("v", "v")),
     Shot("words-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", keys=("v", "v")),
+    Shot("timeline", SixelXterm, 160, 45, "a red cat in the desert", "sdtui-dark", then=("alt+3", "Home", *["Right"] * 8)),
+    Shot("timeline-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", then=("alt+3", *["Left"] * 6)),
+    Shot("explain", SixelXterm, 160, 45, "a red cat in the desert", "sdtui-dark", then=("F12", *["s"] * 4)),
     Shot("kitty", Kitty, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("xterm", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("alacritty", Alacritty, 140, 40, "a red cat in the desert", "sdtui-dark"),
@@ -104,6 +109,9 @@ def shoot(shot: Shot) -> Path:
                 terminal.settled()
                 for key in shot.keys:
                     terminal.keys(key)
+            for key in shot.then:
+                terminal.keys(key)
+                terminal.settled()
             terminal.settled(path)
             terminal.keys("ctrl+q")
             wait_for(terminal.ended, "the end of the app")
