@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -10,17 +11,17 @@ from rich.cells import cell_len, set_cell_size
 from sdtui.protocol import LineRan, MadeTensor
 from sdtui.text import count_noun, safe_text
 from sdtui.ui.explain_run import Thing
-from sdtui.ui.rows import Span, figure, shape_text
+from sdtui.ui.rows import Span, figure, joined_words, shape_text
 
-_NAME: Final = 18
-"""`noise_pred_uncond` is 17 cells."""
+_NAME: Final = 20
+"""`scheduler.timesteps` is 19 cells."""
 _SHAPE, _DTYPE, _DEVICE = 17, 9, 7
 _FIGURE, _DIGITS = 9, 4
 _FIGURES: Final = ("min", "mean", "max", "std")
-_LEFT: Final = _NAME + _SHAPE + _DTYPE + _DEVICE
-ONE_ROW: Final = _LEFT + _FIGURE * len(_FIGURES)
+_INDENT: Final = 9
+"""Cells before the figures where these have a row of their own: the device."""
+ONE_ROW: Final = _NAME + _SHAPE + _DTYPE + _DEVICE + _FIGURE * len(_FIGURES)
 """Cells from which a tensor's figures stand beside its shape, else below."""
-_HOW: Final = {"new": "", "rebound": "in place of the one before", "changed": "written into"}
 _LONGEST_NAME, _LONGEST_VALUE, _LONGEST_WORDS = 60, 400, 4000
 
 
@@ -30,7 +31,7 @@ def made_spans(ran: LineRan, others: Mapping[str, Thing], room: int) -> list[Spa
     if ran.made:
         spans += _head(room)
         for tensor in ran.made:
-            spans += _tensor(tensor, room, "accent", "text")
+            spans += _tensor(tensor, room)
     for name, value in ran.values.items():
         spans += _value(name, value, "accent", "text", room)
     if not ran.made and not ran.values:
@@ -49,48 +50,40 @@ def _others(others: Mapping[str, Thing], room: int) -> list[Span]:
 
 
 def _head(room: int) -> Iterator[Span]:
-    left = f"{'tensor':<{_NAME}}{'shape':<{_SHAPE}}{'dtype':<{_DTYPE}}{'device':<{_DEVICE}}"
+    left = f"{'tensor':<{_NAME}}{'shape':<{_SHAPE}}{'dtype':<{_DTYPE}}"
     figures = "".join(f"{title:>{_FIGURE}}" for title in _FIGURES)
-    yield (f"{left}{figures}\n" if room >= ONE_ROW else f"{left.rstrip()}\n{' ' * _indent(room)}{figures}\n", "muted")
+    yield (
+        (f"{left}{'device':<{_DEVICE}}{figures}\n" if room >= ONE_ROW else f"{left.rstrip()}\n{'':<{_INDENT}}{figures}\n"),
+        "muted",
+    )
 
 
-def _indent(room: int) -> int:
-    """Cells before the figures where these have a row of their own: they end with the row above, or fit at least."""
-    return max(0, min(_LEFT, room) - _FIGURE * len(_FIGURES))
-
-
-def _tensor(tensor: MadeTensor, room: int, name_tone: str, tone: str) -> Iterator[Span]:
+def _tensor(tensor: MadeTensor, room: int) -> Iterator[Span]:
     """One row, or two where there is little room; then what is wrong with it, and the words of tokens."""
-    yield _cell(tensor.name, _NAME), name_tone
-    left = f"{shape_text(tensor.shape):<{_SHAPE}}"
-    left = f"{left if left.endswith(' ') else left + ' '}{tensor.dtype:<{_DTYPE}}{tensor.device:<{_DEVICE}}"
-    figures = _figures(tensor)
+    yield _cell(tensor.name, _NAME), "accent"
+    shape, dtype, device = (safe_text(text) for text in (shape_text(tensor.shape), tensor.dtype, tensor.device))
+    left = f"{_cell(shape, _SHAPE)}{_cell(dtype, _DTYPE)}"
     if room >= ONE_ROW:
-        yield f"{safe_text(left)}{figures}\n", tone
+        yield f"{left}{_cell(device, _DEVICE)}{_figures(tensor)}\n", "text"
     else:
-        yield f"{safe_text(left).rstrip()}\n{' ' * _indent(room)}{figures}\n", tone
+        yield f"{left.rstrip()}\n", "text"
+        yield f"  {_cell(device, _INDENT - 2)}", "muted"
+        yield f"{_figures(tensor)}\n", "text"
     if tensor.faults:
         are = "is" if tensor.faults == 1 else "are"
         yield f"  {count_noun(tensor.faults, 'number')} {are} NaN or infinite\n", "error"
     for row, words in enumerate(tensor.words):
         yield f"  {row}  ", "muted"
-        yield f"{safe_text(' '.join(words), limit=_LONGEST_WORDS)}\n", "text"
+        yield f"{safe_text(joined_words(words), limit=_LONGEST_WORDS)}\n", "text"
 
 
 def _figures(tensor: MadeTensor) -> str:
     """A tensor of one number has that alone."""
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    values = (tensor.low, tensor.mean, tensor.high, tensor.std)
-    if count == 1:
-        return f"{' ' * _FIGURE}{_number(tensor.mean, tensor.dtype)}"
-    return (
-        _number(tensor.low, tensor.dtype)
-        + figure(values[1], _FIGURE, _DIGITS)
-        + _number(tensor.high, tensor.dtype)
-        + figure(values[3], _FIGURE, _DIGITS)
-    )
+    if math.prod(tensor.shape) == 1:
+        return f"{'':>{_FIGURE}}{_number(tensor.mean, tensor.dtype)}"
+    low, high = (_number(value, tensor.dtype) for value in (tensor.low, tensor.high))
+    mean, std = (figure(value, _FIGURE, _DIGITS) for value in (tensor.mean, tensor.std))
+    return low + mean + high + std
 
 
 def _number(value: float | None, dtype: str) -> str:

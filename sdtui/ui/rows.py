@@ -326,9 +326,19 @@ def _tensor_notes(tensor: TensorFact) -> tuple[str, ...]:
 
 def _readable_words(words: Sequence[str]) -> str:
     """The tokens as words: parts of one word are joined by a dot, the marks for start and end are left out."""
-    plain = (word for word in words if not (word.startswith("<|") and word.endswith("|>")))
-    joined = "".join(f"{word.removesuffix(_WORD_END)} " if word.endswith(_WORD_END) else f"{word}·" for word in plain)
+    return joined_words([word for word in words if not _is_mark(word)])
+
+
+def joined_words(words: Sequence[str]) -> str:
+    """Tokens as words, safe to show: parts of one word are joined by a dot."""
+    joined = "".join(
+        f"{word.removesuffix(_WORD_END)} " if word.endswith(_WORD_END) or _is_mark(word) else f"{word}·" for word in words
+    )
     return safe_text(joined).rstrip(" ·")
+
+
+def _is_mark(word: str) -> bool:
+    return word.startswith("<|") and word.endswith("|>")
 
 
 def _token_rows(event: PromptTokens) -> list[LogRow]:

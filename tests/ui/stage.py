@@ -22,12 +22,12 @@ from tests.ui.scripted import ScriptedClient
 DEADLINE_S = 10.0
 
 
-async def until(condition: Callable[[], Any], what: str = "condition") -> None:
+async def until(condition: Callable[[], Any], what: str = "condition", *, within_s: float = DEADLINE_S) -> None:
     """Wait until `condition()` is true; fail after the deadline."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > end:
-            pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
+            pytest.fail(f"not within {within_s:.0f} s: {what}")
         await asyncio.sleep(0.01)
 
 

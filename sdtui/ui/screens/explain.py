@@ -50,7 +50,7 @@ class ExplainScreen(Screen[Problem | None]):
         Binding(
             "space,enter,right,n",
             "run_on('line')",
-            "Next line",
+            "Next",
             key_display="space",
             id="explain.line",
             priority=True,
@@ -61,10 +61,10 @@ class ExplainScreen(Screen[Problem | None]):
         ),
         Binding("e", "run_on('end')", "End", id="explain.end", tooltip="Run until the function returns"),
         Binding("g", "ask_guidance", "Guidance", id="explain.guidance", tooltip="Another guidance scale from here on"),
-        Binding("ctrl+x", "stop", "Stop", id="explain.stop", priority=True, tooltip="Stop at the next line"),
+        Binding("ctrl+x", "stop", "Stop", show=False, id="explain.stop", priority=True, tooltip="Stop at the next line"),
         Binding("escape", "leave", "Back", id="explain.leave", priority=True, tooltip="Stop what runs, else go back to Create"),
         Binding("r", "run_anew", "Anew", id="explain.anew", tooltip="From the first line, with the same seed and parameters"),
-        Binding("z", "zoom", "Zoom", id="explain.zoom", tooltip="What the line made over the whole screen, or beside again"),
+        Binding("z", "zoom", "Zoom", id="explain.zoom", tooltip="What was made on the whole screen, or beside"),
         Binding("w", "save", "Save", id="explain.save", tooltip="Save the finished picture as PNG"),
     ]
     header = query_one("#header", HeaderLine)
@@ -223,7 +223,8 @@ class ExplainScreen(Screen[Problem | None]):
     def _pictures(self, run: Run, line: int) -> list[Pictured]:
         """Those of the line that is read; where the reader goes with the run, those stay that were made last."""
         if self.source.follows and run.picture is not None:
-            return [captioned("The finished picture", run.picture)]
+            size = f"{run.picture.width_px}×{run.picture.height_px}"
+            return [Pictured(run.picture, f"finished, {size} px")]
         ran = run.pictured if self.source.follows else run.ran.get(line)
         return _pictures_of(ran, "" if ran is None or ran.line == line else f"line {ran.line}") if ran is not None else []
 
@@ -247,7 +248,7 @@ class ExplainScreen(Screen[Problem | None]):
             "run_on": self.can_run,
             "ask_guidance": self.can_run,
             "stop": self.busy in ("stage", "end"),
-            "run_anew": self.busy != "start" and self.problem is None,
+            "run_anew": self.busy != "start",
             "save": run is not None and run.finished and self.busy is None and not self.lost,
             "zoom": run is not None,
         }

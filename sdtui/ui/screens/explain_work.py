@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Busy = Literal["start", "line", "stage", "end", "save"]
 GROUP: Final = "explain"
+_GONE: Final = "The process has ended, and its run with it."
 _LONGEST: Final = 800
 """Characters of what went wrong: a sentence, and the end of a log."""
 
@@ -30,13 +31,23 @@ def begin(screen: ExplainScreen) -> None:
 
 def run_on(screen: ExplainScreen, to: AdvanceTo) -> None:
     """Run lines, unless something is at work."""
-    if screen.can_run:
+    if screen.can_run and _is_there(screen):
         _work(screen, to, partial(_run_on, screen, to))
 
 
 def save(screen: ExplainScreen) -> None:
     """Save the finished picture where pictures go."""
-    _work(screen, "save", partial(_save, screen))
+    if _is_there(screen):
+        _work(screen, "save", partial(_save, screen))
+
+
+def _is_there(screen: ExplainScreen) -> bool:
+    """Whether the process still has the run; asked, it would be started anew only to say that it has none."""
+    if screen.explainer.pid is None:
+        screen.lost = True
+        screen.refresh_bindings()
+        screen.show_fault(_GONE)
+    return not screen.lost
 
 
 def _work(screen: ExplainScreen, busy: Busy, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.events import Resize
 from textual.getters import query_one
+from textual.message import Message
 from textual.widgets import Static
 
 from sdtui.protocol import TensorPicture
@@ -24,6 +25,8 @@ from sdtui.ui.widgets.preview.live import LivePicture
 PLACES: Final = 2
 """Pictures beside each other: what the U-Net says without the prompt, and with it."""
 _LONGEST_PX: Final = 512
+_TINY_PX: Final = 96
+"""Up to here, latents of 768 pixels, each pixel is a square; larger ones are pictures of something and are drawn smoothly."""
 
 
 class Pictured(NamedTuple):
@@ -36,6 +39,9 @@ class Pictured(NamedTuple):
 class PicturePlace(Vertical):
     """One picture over its caption."""
 
+    class Resized(Message):
+        """There is more room for the picture, or less."""
+
     live = query_one(LivePicture)
     caption = query_one(Static)
 
@@ -43,6 +49,10 @@ class PicturePlace(Vertical):
         """Picture and words."""
         yield LivePicture()
         yield Static(markup=False, classes="caption")
+
+    def on_resize(self) -> None:
+        """More of the picture can be seen, or less; also when it is shown for the first time."""
+        self.call_after_refresh(self.post_message, self.Resized())  # its parts are laid out after it
 
 
 class MadeTensors(Container):
@@ -97,20 +107,20 @@ class MadeTensors(Container):
         for place in self.places:
             place.live.put_away()
 
-    def on_resize(self, event: Resize) -> None:  # noqa: ARG002  (Textual's signature)
-        """There is more room, or less."""
-        self.call_after_refresh(self._resized)
+    def on_resize(self) -> None:
+        """Text is laid out for the room there is."""
+        self.call_after_refresh(lambda: self.view.set_spans(self._make(self.view.room), from_top=False))
 
-    def _resized(self) -> None:
-        self.view.set_spans(self._make(self.view.room), from_top=False)
+    @on(PicturePlace.Resized)
+    def _place_resized(self, message: PicturePlace.Resized) -> None:
+        message.stop()
         self._wake()
 
     # --- painting ----------------------------------------------------------------------------------------------------
 
     def _wish(self) -> tuple[object, ...]:
-        """Whether it is still is no reason to paint again: that the picture rests is told with the next one."""
         sizes = tuple(place.live.size for place in self.places[: len(self._wanted)])
-        return (self._wanted, sizes) if all(size.area for size in sizes) else self._painted
+        return (self._wanted, self._still, sizes) if all(size.area for size in sizes) else self._painted
 
     @property
     def is_painted(self) -> bool:
@@ -148,12 +158,13 @@ class MadeTensors(Container):
 
 
 def enlarged(picture: TensorPicture, px: int) -> Frame | None:
-    """The picture with squares for pixels, its longer side at least `px`; None where bytes are missing."""
+    """A tiny picture with squares for pixels, its longer side at least `px`; None where bytes are missing."""
     frame = Frame(picture.width_px, picture.height_px, picture.rgb)
     if not frame.is_whole:
         return None
-    times = -(-px // max(picture.width_px, picture.height_px))
-    if times <= 1:
+    longer = max(picture.width_px, picture.height_px)
+    times = -(-px // longer)
+    if times <= 1 or longer > _TINY_PX:
         return frame
     from PIL.Image import Resampling
 

@@ -129,7 +129,9 @@ class SourceLines(ScrollView, can_focus=True):
         return len(str(max(self._coloured, default=1)))
 
     def _break(self) -> None:
-        """Lines in as many rows as they need, the rest of each further in."""
+        """Lines in as many rows as they need, the rest of each further in; none before it is known how wide they may be."""
+        if not self.size.width:
+            return
         room = max(_LEAST, self.scrollable_content_region.width - 1 - self._gutter)
         self._rows = []
         for line, text in self._coloured.items():
@@ -256,5 +258,5 @@ def _coloured(run: Run, tones: Mapping[str, Style]) -> dict[int, Text]:
     lines = dict(zip(run.text, whole.split("\n", allow_blank=True), strict=False))
     for line, text in run.text.items():
         if is_heading(text):
-            lines[line] = Text(text, style=tones["strong"])
+            lines[line] = Text.assemble((text, tones["strong"]))
     return {line: lines.get(line, Text(text)) for line, text in run.text.items()}
