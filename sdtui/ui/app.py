@@ -226,10 +226,11 @@ class SdtuiApp(TerminalApp[None]):
 
     async def on_create_screen_explain_wanted(self, message: Any) -> None:
         """Explain what the form says."""
-        await self.show_explain(message.params)
+        await self.show_explain(message.params, from_form=True)
 
-    async def show_explain(self, params: GenerationParams) -> None:
-        """Run the sampling function with these parameters line by line, over Create."""
+    async def show_explain(self, params: GenerationParams, *, from_form: bool = False) -> None:
+        """Run the sampling function with these parameters line by line, over Create, which has them in its form afterwards."""
+        from sdtui.ui.screens.create_jobs import fill_from
         from sdtui.ui.screens.explain import ExplainScreen
 
         await self.action_show_screen("create")
@@ -237,6 +238,8 @@ class SdtuiApp(TerminalApp[None]):
         create.picture.put_away()
 
         def back(problem: Problem | None) -> None:
+            if not from_form:
+                fill_from(create, params)
             if problem is not None:
                 create.show_problem(problem.field, problem.message)
 

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from sdtui.params import GenerationParams
 from sdtui.protocol import Advance, SaveExplained, StartExplaining
 from sdtui.server.explainer import ExplainerError
-from sdtui.settings import General, Inspect, Settings
+from sdtui.settings import General, Inspect, Settings, initial_dir
 from sdtui.ui.bindings import key_text, own_bindings, unknown_ids
 from sdtui.ui.screens.create import CreateScreen
 from sdtui.ui.screens.explain import ExplainScreen
@@ -73,6 +75,35 @@ async def test_it_is_opened_with_what_the_form_says_and_left_as_it_was(monkeypat
         assert running.app.screen is running.screen
         assert running.screen.prompt.text == "a red cat"
         assert running.screen.form.text("num_inference_steps") == "7"
+
+
+async def test_what_a_command_explains_is_in_the_form_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = ScriptedExplainer(problem=ExplainerError("Steps are too many.", field="num_inference_steps"))
+    async with stage() as running:
+        monkeypatch.setattr("sdtui.ui.screens.explain._make_explainer", explainer)
+        await running.app.show_explain(GenerationParams(prompt="a boat [/]", num_inference_steps=900))
+        await until(lambda: "Steps are too many." in running.screen_text(), "the answer")
+        await running.pilot.press("escape")
+        editor = running.screen.form.row("num_inference_steps").editor
+        await until(lambda: running.app.focused is editor, "the field")
+        assert (running.screen.prompt.text, editor.value) == ("a boat [/]", "900")
+
+
+async def test_an_initial_image_is_taken_in_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "sun.png"
+    Image.new("RGB", (32, 32), "yellow").save(path)
+    explainer = ScriptedExplainer()
+    async with stage() as running:
+        running.screen.form.row("init_image").text = str(path)
+        await open_explain(running, explainer, monkeypatch)
+        (asked,) = explainer.asked(StartExplaining)
+        assert Path(asked.params.init_image).parent == initial_dir()
+        await running.pilot.press("escape")
+        await until(lambda: running.app.screen is running.screen, "Create")
+        running.screen.form.row("init_image").text = str(tmp_path / "none.png")
+        await running.pilot.press("f12")
+        await until(lambda: "none.png" in running.screen.form.row("init_image").error, "what is wrong with it")
+        assert running.app.screen is running.screen
 
 
 async def test_what_is_wrong_in_the_form_is_said_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,7 +263,7 @@ class CreateScreen(FeedScreen):
         if problems:
             self.show_problem(problems[0].field, problems[0].message)
         else:
-            self.post_message(self.ExplainWanted(params))
+            self.initial.take_in(params, lambda taken: self.post_message(self.ExplainWanted(taken)))
 
     async def _submit(self, params: GenerationParams) -> None:
         preview = self.settings.preview
