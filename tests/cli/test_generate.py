@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +17,11 @@ import pytest
 from PIL import Image
 
 from sdtui.bench.terminal import in_terminal
+from sdtui.initial_image import digest_of_file
 from sdtui.metadata import read_png
 from sdtui.protocol import MESSAGES
 from tests.cli.conftest import TIMEOUT_S, Cli
+from tests.initial_images import encoded, plain
 
 pytestmark = pytest.mark.xdist_group("cli-live")
 QUICK = ("--steps", "2", "--seed", "7")
@@ -198,6 +201,26 @@ def test_meta_reads_what_generate_wrote(live: Cli, out: Path) -> None:
     found = json.loads(live.run("meta", path, "--json").stdout)
     assert found["record"]["params"]["prompt"] == "a cat"
     assert found["fields"]["Clip skip"] == "2"
+
+
+def test_a_picture_begun_with_gives_its_proportions_and_is_named_in_what_the_result_says(live: Cli, out: Path) -> None:
+    source = live.home / "red cat.png"
+    source.write_bytes(encoded(plain()))
+    done = live.run("generate", "a red cat", "--init", str(source), "--strength", "0.5", "--output", str(out), "--steps", "4")
+    assert done.returncode == 0, done.stderr
+    assert "step 2 of 2" in done.stderr
+    path = Path(done.stdout.strip())
+    with Image.open(path) as image:
+        assert image.size == (128, 80)
+    found = read_png(path)
+    assert found.record is not None and found.fields["Denoising strength"] == "0.5"
+    assert found.record.init_image_digest == digest_of_file(source)
+    source.unlink()
+    shown = dict(re.split(r"  +", line, maxsplit=1) for line in live.run("meta", str(path)).stdout.splitlines())
+    assert (shown["Initial image"], shown["Strength"]) == ("red_cat.png", "0.5")
+    assert shown["Initial image's hash"] == found.record.init_image_digest
+    assert not re.search("Initial|Strength|Resize", live.run("meta", live.run().stdout.strip()).stdout)
+    assert "red_cat.png, strength 0.5" in live.run("jobs").stdout
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_forming_picture_and_then_the_path(
