@@ -83,10 +83,13 @@ def fact_rows(side: Side) -> list[tuple[str, str]]:
     ]
     params = record.params
     rows += [("seed", str(record.seed)), ("scheduler", scheduler_name(record))]
-    if params.batch_size > 1:
-        rows.append(("picture", f"{record.picture_in_batch + 1} / {params.batch_size}"))
-    if params.batch_count > 1:
-        rows.append(("batch", f"{record.facts.batch_index + 1} / {params.batch_count}"))
+    if params.batch_size * params.batch_count > 1:
+        places = []
+        if params.batch_size > 1:
+            places.append(f"{record.picture_in_batch + 1}/{params.batch_size}")
+        if params.batch_count > 1:
+            places.append(f"batch {record.facts.batch_index + 1}/{params.batch_count}")
+        rows.append(("picture", " of ".join(places)))
     return rows
 
 

@@ -56,7 +56,7 @@ async def test_the_forms_model_is_shown_with_its_components_and_figures() -> Non
     async with stage(size=(200, 50)) as running:
         screen = await open_inspect(running)
         text = running.screen_text()
-        assert "1 Create  2 Inspect  5 Queue" in text
+        assert "1 Create  2 Inspect  3 Timeline  5 Queue" in text
         assert [name for name in names(screen) if name.count(".") == 1] == [
             ".unet", ".vae", ".text_encoder", ".tokenizer", ".scheduler",
         ]  # fmt: skip

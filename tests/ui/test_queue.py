@@ -73,7 +73,7 @@ async def test_the_queue_shows_what_runs_what_waits_in_order_and_what_has_ended(
         assert "5/20" in line_of(running, 5)
         assert line_of(running, 7).startswith("✗ failed")
         assert "1 runs · 3 wait · 1 paused · 1 done · 1 failed · 1 cancelled" in text
-        assert "1 Create  2 Inspect  5 Queue" in text
+        assert "1 Create  2 Inspect  3 Timeline  5 Queue" in text
 
 
 async def test_the_running_line_moves_with_its_steps_and_nothing_is_asked_for_it() -> None:

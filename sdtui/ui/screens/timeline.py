@@ -131,8 +131,7 @@ class TimelineScreen(FeedScreen):
         self.growth = timeline_open.Growth()
         self._figures: dict[Record, Figures] = {}
         self._is_measuring = False
-        self._said = ("", "muted")
-        self._sentence = NO_JOB
+        self._said = self._shown_words = ("", "muted")
         self._playing: Timer | None = None
         self._zoom = 0
 
@@ -211,8 +210,8 @@ class TimelineScreen(FeedScreen):
         """There is nothing to see, and why; the sentence is safe."""
         self.stop_playing()
         self.leave_comparing()
-        self.opened, self._sentence = None, sentence
-        self.one.border_title = Content(short_name(self.job) if self.job is not None else "Timeline")
+        self.opened = None
+        self.one.title(short_name(self.job) if self.job is not None else "Timeline")
         self.one.explain(sentence)
         self.scrubber.show(None)
         self.facts.border_title = "Step"
@@ -262,7 +261,7 @@ class TimelineScreen(FeedScreen):
         if record.is_empty:
             self.one.explain("Waiting for the first step.")
         for picture, side in zip((self.one, self.two), sides, strict=False):
-            picture.border_title = Content(side_title(side, sides))
+            picture.title(side_title(side, sides))
             if not side.record.is_empty:
                 picture.show(Wish(side.record, side.step, self.view, min(self.channel, side.record.channels - 1)))
             picture.tell(self.decoding.doing(side) if self.view == "vae" else "")
@@ -304,8 +303,10 @@ class TimelineScreen(FeedScreen):
             words, tone = self.lost, "error"
         if not words and self.record is not None:
             words = recorded_words(self.record, runs=self.runs)
-        self.say.set_class(tone in ("error", "warning"), "-fault")
-        self.say.update(Content.styled(words, f"${tone}"))
+        if (words, tone) != self._shown_words:  # each update lays the screen out
+            self._shown_words = (words, tone)
+            self.say.set_class(tone in ("error", "warning"), "-fault")
+            self.say.update(Content.styled(words, f"${tone}"))
 
     @on(StepPicture.Gone)
     def _gone(self, message: StepPicture.Gone) -> None:

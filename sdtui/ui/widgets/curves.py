@@ -68,6 +68,15 @@ class _Wish(NamedTuple):
     colours: _Colours
 
 
+class _Styles(NamedTuple):
+    """Made once for each drawing: a style takes as long as a line."""
+
+    ground: Style
+    mark: Style
+    muted: Style
+    curves: tuple[Style, Style]
+
+
 class _Plotted(NamedTuple):
     """A chart's drawing."""
 
@@ -86,6 +95,7 @@ class Curves(Widget):
         self._steps: tuple[int, ...] = ()
         self._wished: _Wish | None = None
         self._plotted: list[_Plotted] = []
+        self._styles = _Styles(Style(), Style(), Style(), (Style(), Style()))
         self._is_drawing = False
 
     # --- what it is told --------------------------------------------------------------------------------------------
@@ -171,44 +181,50 @@ class Curves(Widget):
                 self._wished = wish
                 plotted = await asyncio.to_thread(_plot_all, wish, self.app.console)
                 if self._charts:
-                    self._plotted = plotted
+                    self._plotted, self._styles = plotted, self._made_styles()
                     self.refresh()
         finally:
             self._is_drawing = False
+
+    def _made_styles(self) -> _Styles:
+        found, ground = self.app.theme_variables, self.rich_style
+        muted, one, other = (
+            ground + Style(color=Color.parse(found[name]).rich_color) for name in ("muted", "accent", "secondary")
+        )
+        return _Styles(ground, Style(bgcolor=Color.parse(found["accent-muted"]).rich_color), muted, (one, other))
 
     # --- what it shows ----------------------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
         """One line of every chart in its row of charts."""
-        width, wish = self.size.width, self._wished
+        width, wish, ground = self.size.width, self._wished, self._styles.ground
         if wish is None or not self._plotted:
             return Strip.blank(width, self.rich_style)
         columns, _ = self._grid()
         row, line = divmod(y, wish.height + 2)
         parts: list[Strip] = []
         for plotted in self._plotted[row * columns : (row + 1) * columns]:
-            parts += [self._chart_line(plotted, line, wish), Strip.blank(_GAP, self.rich_style)]
-        return Strip.join(parts).adjust_cell_length(width, self.rich_style).crop(0, width)
+            parts += [self._chart_line(plotted, line, wish), Strip.blank(_GAP, ground)]
+        return Strip.join(parts).adjust_cell_length(width, ground).crop(0, width)
 
     def _chart_line(self, plotted: _Plotted, line: int, wish: _Wish) -> Strip:
         if line == 0:
             return self._title(plotted, wish)
         drawn = plotted.lines[line - 1] if line - 1 < len(plotted.lines) and line <= wish.height else None
         if drawn is None:
-            return Strip.blank(wish.width, self.rich_style)
-        marked = Style(bgcolor=Color.parse(self.app.theme_variables["panel"]).rich_color)
+            return Strip.blank(wish.width, self._styles.ground)
         for curve, step in zip(plotted.chart.curves, self._steps, strict=False):
             if step >= 0:
                 at = column_of(step, curve.total, wish.width)
-                cell = drawn.crop(at, at + 1).apply_style(marked)
+                cell = Strip(
+                    Segment.apply_style(drawn.crop(at, at + 1), post_style=self._styles.mark)
+                )  # over the ground that was drawn
                 drawn = Strip.join([drawn.crop(0, at), cell, drawn.crop(at + 1, wish.width)])
         return drawn
 
     def _title(self, plotted: _Plotted, wish: _Wish) -> Strip:
         """The name, the values at the marks, and the ends of the scale."""
-        found = self.app.theme_variables
-        ground = self.rich_style
-        muted, *hues = (ground + Style(color=Color.parse(found[name]).rich_color) for name in ("muted", "accent", "secondary"))
+        ground, _, muted, hues = self._styles
         segments = [Segment(plotted.chart.name, muted)]
         for curve, step, hue in zip(plotted.chart.curves, self._steps, hues, strict=False):
             value = curve.values[step] if 0 <= step < len(curve.values) else None

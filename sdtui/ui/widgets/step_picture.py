@@ -47,6 +47,7 @@ class StepPicture(Vertical):
         self._painted: Wish | None = None
         self._is_painting = False
         self._doing = ""
+        self._titles = ("", "")
         self._rest: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -71,6 +72,12 @@ class StepPicture(Vertical):
         """Show a sentence, which is safe, instead of a picture."""
         self.wish = self.seen = self._painted = None
         self._say(sentence)
+
+    def title(self, words: str) -> None:
+        """What stands above the picture; safe."""
+        if words != self._titles[0]:
+            self._titles = (words, self._titles[1])
+            self.border_title = Content(words)
 
     def tell(self, doing: str) -> None:
         """What is being done for this step, for the border; empty for nothing."""
@@ -119,14 +126,21 @@ class StepPicture(Vertical):
         self.seen = seen
         self.set_class(False, "-empty")
         self.picture.show_frame(seen.frame)
+        self._draw_well_later()
+        self._show_title()
+
+    def _draw_well_later(self) -> None:
         if self._rest is not None:
             self._rest.stop()
         self._rest = self.set_timer(_REST_S, self._draw_well)
-        self._show_title()
 
     def _draw_well(self) -> None:
         self._rest = None
-        if self.seen is not None and self.is_painted and self.picture.is_coarse:
+        if self.seen is None:
+            return
+        if not (self.is_painted and self.picture.is_drawn):
+            self._draw_well_later()  # the terminal is slower than the keys
+        elif self.picture.is_coarse:
             self.picture.show_still(self.seen.frame)
 
     def _fail(self, wish: Wish, sentence: str) -> None:
@@ -142,16 +156,20 @@ class StepPicture(Vertical):
         self._show_title()
 
     def _show_title(self) -> None:
+        words = self._subtitle()
+        if words != self._titles[1]:  # each of them has the whole box drawn
+            self._titles = (self._titles[0], words)
+            self.border_subtitle = Content(words)
+
+    def _subtitle(self) -> str:
         seen, wish = self.seen, self.wish
         if seen is None or wish is None:
-            self.border_subtitle = Content(self._doing)
-            return
+            return self._doing
         title = view_title(seen.view, wish.channel, wish.record.channels)
         if wish.step == INITIAL:
             title = f"{title} · before the first step"
         size = f"{seen.frame.width_px}×{seen.frame.height_px}"
-        parts = (title, size, self._doing or seen.note)
-        self.border_subtitle = Content(" · ".join(part for part in parts if part))
+        return " · ".join(part for part in (title, size, self._doing or seen.note) if part)
 
     def on_live_picture_failed(self, message: LivePicture.Failed) -> None:
         """The terminal cannot be given the picture."""

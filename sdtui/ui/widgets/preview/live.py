@@ -349,7 +349,7 @@ class LivePicture(Widget):
         """One line with the picture in characters."""
         view = self._view()
         width = self.size.width
-        return Strip(self._line(y, view, "cells").segments(0, width), width)
+        return Strip(self._line(y, view, "cells", width, self._mat()).segments(0, width), width)
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The lines of `crop`, without what the sink has drawn and will draw."""
@@ -358,7 +358,8 @@ class LivePicture(Widget):
         if middle == "cells" and any(isinstance(line_filter, Monochrome | NoColor) for line_filter in self.get_line_filters()):
             return super().render_lines(crop)
         left, right = crop.column_span
-        return [LineStrip(self._line(y, view, middle), left, right) for y in crop.line_range]
+        width, mat = self.size.width, self._mat()
+        return [LineStrip(self._line(y, view, middle, width, mat), left, right) for y in crop.line_range]
 
     def _middle(self, view: View | None) -> Middle:
         """What shows the picture in its cells; notes when the sink's cells are written over, and has them drawn again."""
@@ -374,8 +375,7 @@ class LivePicture(Widget):
             self._wake()
         return "cells"
 
-    def _line(self, y: int, view: View | None, middle: Middle) -> PictureLine:
-        width, mat = self.size.width, self._mat()
+    def _line(self, y: int, view: View | None, middle: Middle, width: int, mat: Color) -> PictureLine:
         row = y - view.top if view is not None else -1
         if view is None or not 0 <= row < view.spot.rows:
             return PictureLine(width, 0, 0, mat, "cells", None)
