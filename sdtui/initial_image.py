@@ -36,7 +36,6 @@ __all__ = [
     "is_url",
     "read_initial_image",
     "resized",
-    "steps_that_run",
     "take_in",
     "target_size",
 ]
@@ -163,18 +162,6 @@ def resized(image: Image, width: int, height: int, resize: Resize, multiple: int
     if resize in ("fill", "crop"):
         return ImageOps.fit(image, size, lanczos)
     return image.resize(size, lanczos)
-
-
-def steps_that_run(steps: int, strength: float) -> int:
-    """How many of `steps` denoising steps image-to-image runs, as `get_timesteps` of diffusers counts them.
-
-    SDEdit (Meng et al. 2021, algorithm 1) adds noise up to an intermediate time t0 and denoises from there; `strength`,
-    0 to 1, is t0. 0 steps means that the initial image would come out as it is.
-    """
-    return min(int(steps * strength), steps)
-
-
-# --- how it is kept -------------------------------------------------------------------------------------------------
 
 
 def take_in(

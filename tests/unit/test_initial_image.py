@@ -27,7 +27,6 @@ from sdtui.initial_image import (
     is_url,
     read_initial_image,
     resized,
-    steps_that_run,
     take_in,
     target_size,
 )
@@ -117,13 +116,6 @@ def test_crop_scales_a_smaller_picture_up_just_to_cover(own: tuple[int, int]) ->
 def test_a_picture_of_the_right_size_stays_as_it_is(resize: Resize) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8))
     assert resized(noise, 48, 64, resize).tobytes() == noise.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("steps", "strength", "expected"), [(50, 0.8, 40), (20, 0.75, 15), (10, 0.05, 0), (3, 0.5, 1), (7, 1.0, 7), (50, 0.0, 0)]
-)
-def test_the_steps_that_run_are_counted_as_diffusers_does(steps: int, strength: float, expected: int) -> None:
-    assert steps_that_run(steps, strength) == expected
 
 
 # --- what a user pastes ---------------------------------------------------------------------------------------------
