@@ -49,8 +49,8 @@ class Explainer(Companion[ExplainerReply]):
         ran = await explainer.request(Advance(request=0, to="stage"))
         await explainer.close()
 
-    The process lives until `close`. One that died has lost its run: the next `Advance` starts another process, and is told that
-    nothing is explained.
+    The process lives until `close`, or an hour without a request. One that ended has lost its run: the next `Advance` starts
+    another process, and is told that nothing is explained.
     """
 
     name = "explainer"
