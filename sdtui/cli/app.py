@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "models": "List the models that can be used without a download.",
     "inspect": "Say what a model is made of.",
     "words": "Show where the words of a prompt act in a picture.",
+    "timeline": "Look at the steps of a job, or make a video of them.",
     "explain": "Run the sampling function line by line and say what each line makes.",
     "doctor": "Check this installation and say what to do.",
     "server": "Start, stop or look at the server.",

@@ -10,11 +10,13 @@ from sdtui.settings import nearest, tapes_dir
 from sdtui.tape import TapeError, job_directory
 from sdtui.trajectory import trajectories_of
 
+LAST: Final = "last"
+"""In place of a name: the job whose steps were written to last."""
 _MOST_NAMES: Final = 5
 
 
 def find_recorded(given: str) -> Path:
-    """The directory of the job of this name, or of the only one whose name begins so. Raises `CommandError`."""
+    """The directory of the job of this name, or of the only one whose name begins so; `LAST`. Raises `CommandError`."""
     tapes = tapes_dir()
     try:
         directory = job_directory(tapes, given)
@@ -23,6 +25,8 @@ def find_recorded(given: str) -> Path:
     if directory.is_dir():
         return directory
     known = sorted(path for path in tapes.iterdir() if trajectories_of(path)) if tapes.is_dir() else []
+    if given == LAST and known:
+        return max(known, key=_written_at)
     matches = [path for path in known if path.name.startswith(given)]
     if len(matches) == 1:
         return matches[0]
@@ -32,3 +36,10 @@ def find_recorded(given: str) -> Path:
         raise CommandError(f"JOB: {given!r} is the beginning of {len(matches)} names: {more}{names}", EXIT_BAD_INPUT)
     hint = f"; {nearest(given, [path.name for path in known[-_MOST_NAMES:]])}" if known else ". sdtui jobs lists the jobs."
     raise CommandError(f"JOB: no steps are recorded of a job {given!r}{hint}", EXIT_BAD_INPUT)
+
+
+def _written_at(directory: Path) -> float:
+    try:
+        return max((path.stat().st_mtime for path in trajectories_of(directory)), default=0.0)
+    except OSError:  # it went while we looked
+        return 0.0

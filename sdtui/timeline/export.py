@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sdtui.timeline.clips import Clip
 
 __all__ = [
-    "ENDINGS", "FPS", "HOLD_S", "SIZE_PX", "Export", "ExportCancelled", "ExportError", "export", "missing_decodes", "size_of",
-    "steps_of",
+    "ENDINGS", "FPS", "HOLD_S", "SIZE_PX", "Export", "ExportCancelled", "ExportError", "check_export", "export",
+    "missing_decodes", "size_of", "steps_of",
 ]  # fmt: skip
 _PNG_LEVEL: Final = 1
 """zlib's quickest level: a quarter of the time of the usual one for half as many bytes again."""
@@ -47,9 +47,7 @@ def export(
     all of them, `cancelled` before each frame. Raises `ExportError` with a sentence and the field, `ExportCancelled`, and
     `InspectedError` for what cannot be read, `NotDecoded` among them; then nothing is left under any name.
     """
-    place = Target(target, overwrite=overwrite)
-    check(trajectory, wanted, latents=place.kind == "safetensors")
-    check_rate(place.kind, wanted)
+    place = check_export(trajectory, wanted, target, overwrite=overwrite)
     steps = steps_of(trajectory, wanted)
     try:
         with place.made() as part, closing(_written(trajectory, wanted, steps, place.kind, part)) as writing:
@@ -63,11 +61,13 @@ def export(
     return place.path
 
 
-def check_rate(kind: Kind, wanted: Export) -> None:
-    """Raises `ExportError` for what a format cannot show."""
-    if kind == "gif" and wanted.fps > (most := _most_gif_fps()):
-        message = f"GIF shows at most {most} frames a second; give fewer, or write .mp4 or .webp."
-        raise ExportError(message, "fps")
+def check_export(trajectory: Trajectory, wanted: Export, target: str | Path, *, overwrite: bool = False) -> Target:
+    """Raises what `export` would raise at once; `NotDecoded` only where nothing else is wrong."""
+    place = Target(target, overwrite=overwrite)
+    if place.kind == "gif" and wanted.fps > (most := _most_gif_fps()):
+        raise ExportError(f"GIF shows at most {most} frames a second; give fewer, or write .mp4 or .webp.", "fps")
+    check(trajectory, wanted, latents=place.kind == "safetensors")
+    return place
 
 
 def _most_gif_fps() -> int:

@@ -126,7 +126,7 @@ def _unit(trajectory: Trajectory, step: int, picture: int) -> Map:
 
 def _channel(latents: Map, channel: int) -> Map:
     if not 0 <= channel < len(latents):
-        raise TrajectoryError(f"The latents have channels 0 to {len(latents) - 1}; {channel} is not among them.")
+        raise TrajectoryError(f"The latents have {count_noun(len(latents), 'channel')}, and none with the number {channel + 1}.")
     one: Map = latents[channel]
     return one
 

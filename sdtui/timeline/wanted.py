@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from sdtui.inspected import InspectedError
+from sdtui.text import count_noun
 from sdtui.timeline.views import BEFORE_STEPS, VIEWS, NotDecoded, View, channels, check_picture, decoded_of, frame
 from sdtui.trajectory import INITIAL, Trajectory, TrajectoryError
 
@@ -59,7 +60,7 @@ def check(trajectory: Trajectory, wanted: Export, *, latents: bool = False) -> N
     _check_range("fps", wanted.fps, FPS, "frames a second")
     _check_range("hold_s", wanted.hold_s, HOLD_S, "seconds")
     if wanted.every < 1:
-        raise ExportError(f"Every how many steps there is a frame must be 1 or more; it is {wanted.every}.", "every")
+        raise ExportError(f"It must be 1 or more; it is {wanted.every}.", "every")
     for side in wanted.size or ():
         if not SIZE_PX[0] <= side <= SIZE_PX[1]:
             least, most = SIZE_PX
@@ -83,7 +84,8 @@ def _check_place(trajectory: Trajectory, wanted: Export, *, latents: bool) -> No
     except TrajectoryError as error:
         raise ExportError(str(error), "picture") from error
     if wanted.view == "channel" and not latents and not 0 <= wanted.channel < (count := channels(trajectory)):
-        raise ExportError(f"The latents have channels 0 to {count - 1}; {wanted.channel} is not among them.", "channel")
+        have = count_noun(count, "channel")
+        raise ExportError(f"The latents have {have}, and none with the number {wanted.channel + 1}.", "channel")
     if wanted.include_initial and wanted.view not in BEFORE_STEPS and not latents:
         raise ExportError(f"There is no {VIEWS[wanted.view]} before the first step.", "include_initial")
     if wanted.include_initial and trajectory.initial is None:
@@ -94,7 +96,7 @@ def _check_view(trajectory: Trajectory, wanted: Export) -> None:
     """The last step has all that the others have, so one frame tells whether the view can be had."""
     if wanted.view == "vae":
         if missing := missing_decodes(trajectory, wanted):
-            raise NotDecoded(f"Of the steps {len(missing)} are not decoded by the full VAE yet.")
+            raise NotDecoded(f"The full VAE has not decoded {count_noun(len(missing), 'step')} of these yet.")
         return
     try:
         frame(trajectory, len(trajectory.steps) - 1, wanted.view, picture=wanted.picture, channel=wanted.channel)
