@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sdtui.params import GenerationParams
 from sdtui.protocol import (
     ENDED,
+    BranchPoint,
     Cancel,
     CancelWaiting,
     CancelWhen,
@@ -58,6 +59,14 @@ class Model:
     attempts: int = 0
     begun: bool = False
     asked: str = ""
+    parent: str | None = None
+    """The job that it branches from."""
+    needs_steps: bool = False
+    """Whether the parent had steps when this job was queued; then they stay until it has ended."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
 
 
 def is_running(self: QueueMachine) -> bool:
@@ -125,12 +134,28 @@ class QueueMachine(RuleBasedStateMachine):
             self._insert(name, first=True)
         return model
 
-    def _new(self, priority: int, prompt: str) -> str:
-        name = f"job-{self.made:03d}"
+    def _next_name(self) -> str:
         self.made += 1
-        self.jobs[name] = Model(priority, prompt)
-        self._insert(name, first=False)
-        return name
+        return f"job-{self.made:03d}"
+
+    def _new(self, name: str, model: Model) -> None:
+        self.jobs[name] = model
+        self._queued(name, first=False)
+
+    def _queued(self, name: str, *, first: bool) -> None:
+        model = self.jobs[name]
+        model.needs_steps = model.parent is not None and self._has_steps(model.parent)
+        self._insert(name, first=first)
+        self._advance()
+
+    def _has_steps(self, name: str) -> bool:
+        return (self.desk.tapes / name / "batch-0000.tape").exists()
+
+    def _can_be_branched_from(self, parent: str | None) -> bool:
+        return parent is None or (parent in self.jobs and (not self.jobs[parent].ended or self._has_steps(parent)))
+
+    def _is_needed(self, name: str) -> bool:
+        return not self.jobs[name].ended or any(job.parent == name and not job.ended for job in self.jobs.values())
 
     def ask(self, command: Any) -> Message | None:
         async def asked() -> Message | None:
@@ -151,9 +176,19 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(priority=PRIORITIES)
     def submit(self, priority: int) -> None:
-        name = self._new(priority, "a red cat")
+        name = self._next_name()
         assert self.do(self.desk.submit(job(name, priority=priority))) is None
-        self._advance()
+        self._new(name, Model(priority))
+
+    @precondition(any_job)
+    @rule(data=st.data(), priority=PRIORITIES)
+    def submit_a_branch(self, data: st.DataObject, priority: int) -> None:
+        parent, name = self.pick(data), self._next_name()
+        possible = self._can_be_branched_from(parent)
+        answer = self.do(self.desk.submit(job(name, priority=priority, branch=BranchPoint(job=parent, step=1))))
+        assert isinstance(answer, Refused) == (not possible)
+        if possible:
+            self._new(name, Model(priority, parent=parent))
 
     @precondition(any_job)
     @rule(data=st.data())
@@ -218,20 +253,21 @@ class QueueMachine(RuleBasedStateMachine):
     def retry(self, data: st.DataObject) -> None:
         name = self.pick(data)
         model = self.jobs[name]
+        possible = model.state in ("failed", "cancelled") and self._can_be_branched_from(model.parent)
         answer = self.ask(Retry(job=name))
-        assert isinstance(answer, Refused) == (model.state not in ("failed", "cancelled"))
-        if model.state in ("failed", "cancelled"):
+        assert isinstance(answer, Refused) == (not possible)
+        if possible:
             model.state, model.attempts = "queued", 0
-            self._insert(name, first=True)
-            self._advance()
+            self._queued(name, first=True)
 
     @precondition(any_job)
     @rule(data=st.data())
     def duplicate(self, data: st.DataObject) -> None:
         source = self.jobs[name := self.pick(data)]
-        copy = self._new(source.priority, source.prompt)
-        assert not isinstance(self.ask(Duplicate(job=name, new_job=copy)), Refused)
-        self._advance()
+        copy, possible = self._next_name(), self._can_be_branched_from(source.parent)
+        assert isinstance(self.ask(Duplicate(job=name, new_job=copy)), Refused) == (not possible)
+        if possible:
+            self._new(copy, Model(source.priority, source.prompt, parent=source.parent))
 
     @precondition(any_job)
     @rule(data=st.data(), prompt=st.sampled_from(["a blue bird", "a tree"]))
@@ -279,15 +315,21 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         name = self.pick(data)
-        ended = self.jobs[name].state in ENDED
-        assert isinstance(self.ask(Delete(job=name)), Refused) == (not ended)
-        if ended:
+        needed = self._is_needed(name)
+        assert isinstance(self.ask(Delete(job=name)), Refused) == needed
+        if not needed:
             del self.jobs[name]
+
+    @precondition(lambda self: any(model.parent is not None and not model.ended for model in self.jobs.values()))
+    @rule(data=st.data())
+    def delete_a_parent(self, data: st.DataObject) -> None:
+        parents = {model.parent for model in self.jobs.values() if model.parent is not None and not model.ended}
+        assert isinstance(self.ask(Delete(job=data.draw(st.sampled_from(sorted(parents)), label="parent"))), Refused)
 
     @rule()
     def delete_ended(self) -> None:
         self.ask(DeleteEnded())
-        self.jobs = {name: model for name, model in self.jobs.items() if model.state not in ENDED}
+        self.jobs = {name: model for name, model in self.jobs.items() if self._is_needed(name)}
 
     # --- the worker -------------------------------------------------------------------------------------------------
 
@@ -323,6 +365,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.worker(self.desk.finish)
         self._off("done")
         self._advance()
+
+    @precondition(is_running)
+    @rule()
+    def worker_does_it_all(self) -> None:
+        """What ends jobs often enough, with steps that others can branch from."""
+        self.worker_begins()
+        self.worker_steps(1)
+        self.worker_finishes()
 
     @precondition(is_running)
     @rule()
@@ -421,11 +471,20 @@ class QueueMachine(RuleBasedStateMachine):
         assert images == {(name, index) for name, job in self.jobs.items() for index in job.images}
 
     @invariant()
+    def what_branches_go_on_from_is_there(self) -> None:
+        for name, model in self.jobs.items():
+            if model.parent is not None and not model.ended:
+                assert model.parent in self.jobs, f"{model.parent} was deleted under {name}"
+                assert self._has_steps(model.parent) or not model.needs_steps, f"the steps of {model.parent} went under {name}"
+
+    @invariant()
     def the_worker_was_told_of_each_job_as_it_is(self) -> None:
         submits = [message for message in self.desk.worker.sent if isinstance(message, Submit)]
         if self.running is not None:
             assert submits[-1].job == self.running
             assert submits[-1].params.prompt == self.jobs[self.running].prompt
+            point = submits[-1].branch
+            assert (point and point.job) == self.jobs[self.running].parent
             assert len(submits) == 1 or submits[-1] is not submits[-2]
 
 
