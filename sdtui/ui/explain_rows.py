@@ -35,7 +35,7 @@ def made_spans(ran: LineRan, others: Mapping[str, Thing], room: int) -> list[Spa
     for name, value in ran.values.items():
         spans += _value(name, value, "accent", "text", room)
     if not ran.made and not ran.values:
-        spans.append(("It made nothing that is kept in a name.\n", "muted"))
+        spans.append(("No name means anything else than before.\n", "muted"))
     return spans + _others(others, room)
 
 
