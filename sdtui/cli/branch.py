@@ -10,9 +10,8 @@ import msgspec
 import typer
 
 from sdtui.cli.connection import ask, connected
-from sdtui.cli.job_names import find_recorded
+from sdtui.cli.job_names import find_recorded, recorded_picture
 from sdtui.cli.options import BadParams, edited_params, parameter_options, problems_in_json, read_prompt
-from sdtui.cli.output import EXIT_BAD_INPUT, CommandError
 from sdtui.cli.start import settings_or_error
 from sdtui.cli.submitting import (
     DetachOption,
@@ -27,11 +26,10 @@ from sdtui.cli.submitting import (
     submit_and_leave,
     submit_and_show,
 )
-from sdtui.inspected import InspectedError
 from sdtui.params import GenerationParams
 from sdtui.protocol import BranchPoint, GetJob, JobChanged, Submit, new_job_id
 from sdtui.text import count_noun
-from sdtui.trajectory import Trajectory, find_trajectory
+from sdtui.trajectory import Trajectory
 
 CHANGEABLE: Final = frozenset(
     {"negative_prompt", "guidance_scale", "scheduler", "sigmas", "num_inference_steps", "seed", "clip_skip"}
@@ -42,7 +40,12 @@ CHANGEABLE: Final = frozenset(
 def branch(
     *,
     job: Annotated[
-        str, typer.Argument(metavar="JOB", help="The job to go on from: its name, or the beginning of it.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="JOB",
+            help="The job to go on from: its name, the beginning of it, or `last`, the one made last.",
+            show_default=False,
+        ),
     ],
     step: Annotated[int, typer.Option(metavar="K", help="How many of its steps are taken over, 1 or more.", show_default=False)],
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Which of its batches, counted from 1.")] = 1,
@@ -64,16 +67,13 @@ def branch(
     changes only the noise that the scheduler draws from there on. Another scheduler, or another number of steps, goes on
     from the nearest noise level.
 
-    Example: sdtui branch 20260101-120000-abcd --step 8 --prompt "a blue cat"
+    Example: sdtui branch last --step 8 --prompt "a blue cat"
     """
     settings = settings_or_error()
     directory = find_recorded(job)
     point = BranchPoint(job=directory.name, step=step, batch_index=batch - 1, picture=picture - 1)
     with problems_in_json(wanted=json):
-        try:
-            trajectory, place = find_trajectory(directory, point.batch_index, point.picture)
-        except InspectedError as error:
-            raise CommandError(f"JOB: {error}", EXIT_BAD_INPUT) from error
+        trajectory, place = recorded_picture(directory, batch, picture)
         _check_step(trajectory, step)
         params = asyncio.run(_params_of(directory.name))
         same = msgspec.structs.replace(params, batch_count=1, batch_size=1, seed=trajectory.facts.seeds[place])

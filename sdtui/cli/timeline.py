@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from sdtui.cli.job_names import LAST, find_recorded
+from sdtui.cli.job_names import LAST, find_recorded, read_recorded, recorded_picture
 from sdtui.cli.output import EXIT_BAD_INPUT, EXIT_DONE, CommandError, note, result, result_json, table
 from sdtui.inspected import InspectedError
-from sdtui.text import count_noun
-from sdtui.trajectory import Trajectory, find_trajectory, trajectories_of
+from sdtui.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from sdtui.timeline.views import Figures
@@ -82,7 +81,7 @@ def timeline(
     if export is None and not (plain or json) and sys.stdin.isatty() and sys.stdout.isatty():
         _check_screen(batch, picture)
         return _show_on_the_screen(directory)
-    trajectory, place = _found(directory, batch or 1, picture or 1)
+    trajectory, place = recorded_picture(directory, batch or 1, picture or 1)
     if not trajectory.steps:
         raise CommandError(f"JOB: no step of job {directory.name} is recorded yet.", EXIT_BAD_INPUT)
     if not trajectory.complete:
@@ -113,34 +112,8 @@ def _show_on_the_screen(directory: Path) -> int:
     """The app at the Timeline screen, until it is left."""
     from sdtui.cli.start import start_app
 
-    _read(directory)  # what is wrong with it is said before the screen is taken
+    read_recorded(directory)  # what is wrong with it is said before the screen is taken
     return start_app(opening=lambda app: app.show_timeline(directory.name))
-
-
-def _read(directory: Path) -> list[Trajectory]:
-    """Every batch that is recorded, or its parts. Raises `CommandError` where there is none, or one cannot be used."""
-    try:
-        found = [Trajectory(path) for path in trajectories_of(directory)]
-        if not found:
-            find_trajectory(directory, 0, 0)  # it says why there are none
-    except InspectedError as error:
-        raise CommandError(f"JOB: {error}", EXIT_BAD_INPUT) from error
-    return found
-
-
-def _found(directory: Path, batch: int, picture: int) -> tuple[Trajectory, int]:
-    """A trajectory and a picture's place in it, both counted from 1. Raises `CommandError` naming the option."""
-    every = _read(directory)
-    of_batch = [one for one in every if one.facts.batch_index == batch - 1]
-    if not of_batch:
-        numbers = ", ".join(str(number + 1) for number in sorted({one.facts.batch_index for one in every}))
-        raise CommandError(f"--batch: recorded of job {directory.name} is batch {numbers}; not {batch}.", EXIT_BAD_INPUT)
-    for trajectory in of_batch:
-        place = picture - 1 - trajectory.facts.first_picture
-        if 0 <= place < len(trajectory.facts.seeds):
-            return trajectory, place
-    count = count_noun(sum(len(one.facts.seeds) for one in of_batch), "picture")
-    raise CommandError(f"--picture: recorded of batch {batch} are {count}; there is no picture {picture}.", EXIT_BAD_INPUT)
 
 
 # --- the table ------------------------------------------------------------------------------------------------------

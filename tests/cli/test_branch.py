@@ -101,6 +101,8 @@ def test_the_beginning_of_a_name_is_enough_where_only_one_begins_so(run: Run, pa
     code, _, said, commands = run("20260101-12", "--step", "1", "--batch", "2")
     assert code == 0, said
     assert submit_of(commands).branch == BranchPoint(job=PARENT, step=1, batch_index=1)
+    code, _, said, commands = run("last", "--step", "1", "--batch", "2")
+    assert code == 0 and submit_of(commands).branch == BranchPoint(job=PARENT, step=1, batch_index=1)
     write_steps("20260101-120000-abce")
     code, _, said, commands = run("20260101-12", "--step", "1", "--batch", "2")
     assert (code, commands) == (2, []) and PARENT in said and "beginning of 2 names" in said
@@ -116,8 +118,11 @@ def test_the_beginning_of_a_name_is_enough_where_only_one_begins_so(run: Run, pa
         ([PARENT, "--step", "6", "--batch", "2"], "so --step is from 1 to 5."),
         ([PARENT, "--step", "three"], "--step"),
         ([PARENT, "--batch", "2"], "--step"),
-        ([PARENT, "--step", "1"], "has no picture 0 in batch 0"),
-        ([PARENT, "--step", "1", "--batch", "2", "--picture", "3"], "has no picture 2 in batch 1"),
+        ([PARENT, "--step", "1"], "--batch: recorded of job 20260101-120000-abcd is batch 2; not 1"),
+        (
+            [PARENT, "--step", "1", "--batch", "2", "--picture", "3"],
+            "--picture: recorded of batch 2 are 2 pictures; there is no picture 3",
+        ),
         ([PARENT, "--step", "1", "--batch", "0"], "--batch"),
         ([PARENT, "--step", "1", "--batch", "2", "--scheduler", "eular"], "--scheduler: Scheduler 'eular' is not known"),
         ([PARENT, "--step", "1", "--batch", "2", "--prompt", " "], "PROMPT: Prompt is empty"),
