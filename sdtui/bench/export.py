@@ -41,8 +41,8 @@ def _of_format(jobs: dict[int, Path], target: str, name: str, rounds: int) -> li
     what = "PNG files" if name.endswith("/") else Path(name).suffix
     if name.endswith("/"):
         target += "/"
-    seconds = median(_run(jobs[STEPS], target)[0] for _ in range(rounds))
-    few, many = _run(jobs[FEW], target)[1], _run(jobs[MANY], target)[1]
+    seconds = median(run_export(jobs[STEPS], target)[0] for _ in range(rounds))
+    few, many = run_export(jobs[FEW], target)[1], run_export(jobs[MANY], target)[1]
     note = f"{few / 1024:.0f} and {many / 1024:.0f} MiB, Python and libraries included"
     took, grew = f"{what}: {STEPS} steps, 512x512 px", f"{what}: peak memory, {MANY} steps to {FEW}"
     return [
@@ -51,7 +51,7 @@ def _of_format(jobs: dict[int, Path], target: str, name: str, rounds: int) -> li
     ]
 
 
-def _run(trajectory: Path, target: str) -> tuple[float, float]:
+def run_export(trajectory: Path, target: str) -> tuple[float, float]:
     """Seconds from the first import to the file, and the process's peak memory in KiB."""
     command = [sys.executable, "-c", _PROGRAM, str(trajectory), target]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout.split()

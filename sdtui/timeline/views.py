@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
@@ -49,6 +50,11 @@ class NotDecoded(InspectedError):
     """A step whose full picture nobody has made yet."""
 
 
+_QUIET: Final = np.errstate(invalid="ignore", over="ignore")
+"""Latents of a model that overflows hold infinities; numpy would warn of them on the terminal, over the app."""
+
+
+@_QUIET
 def frame(trajectory: Trajectory, step: int, view: View, *, picture: int = 0, channel: int = 0) -> Pixels:
     """(h, w, 3) RGB of one step, at the latents' own size; `vae` at the picture's.
 
@@ -59,7 +65,8 @@ def frame(trajectory: Trajectory, step: int, view: View, *, picture: int = 0, ch
       whose x_t grows with sigma are seen as well as those that keep its variance. -`LIMIT` to `LIMIT` is the whole scale: of one
       channel azure below 0, orange above, black at 0; of the first three, 0 is the middle of each colour.
     - `noise_pred`: the first three channels of what the scheduler was given, on the same scale; its variance is about 1.
-    - `guidance`: from 0 to the greatest value in all recorded steps, in the colours of `sdtui.words.ramp`.
+    - `guidance`: from 0 to what is the greatest value of a step in the median, in the colours of `sdtui.words.ramp`. The first
+      steps often have a multiple of that, which is cut: all others would be dark.
     - `difference`: the norm over channels of x_k - x_(k-1), from 0 to its own greatest value.
 
     What is no number is shown as 0. Raises `InspectedError` with a sentence for what a step has not, `NotDecoded` among them.
@@ -192,14 +199,14 @@ def _bytes(colours: np.ndarray[Any, Any]) -> Pixels:
 
 
 def _peak(trajectory: Trajectory, picture: int) -> float:
-    """The greatest guidance in all steps that are recorded so far."""
+    """The median of the greatest guidance of each step that is recorded so far."""
     found = _peaks.setdefault(trajectory, {}).setdefault(picture, [])
     for step in range(len(found), len(trajectory.steps)):
         try:
             found.append(float(_one(trajectory, trajectory.guidance(step), picture, 3).max()))
         except InspectedError:  # the tape may end before the trajectory
             break
-    return max(found, default=0.0)
+    return median(found) if found else 0.0
 
 
 # --- full pictures --------------------------------------------------------------------------------------------------
@@ -268,6 +275,7 @@ _Row = tuple[int, float, float, float, float, float, float, float, float, float 
 _rows: WeakKeyDictionary[Trajectory, dict[int, list[_Row]]] = WeakKeyDictionary()
 
 
+@_QUIET
 def figures(trajectory: Trajectory, picture: int = 0) -> Figures:
     """The figures of all steps that are recorded so far; what was read before is not read again. Raises `InspectedError`."""
     check_picture(trajectory, picture)
