@@ -64,7 +64,7 @@ def export(
 def check_export(trajectory: Trajectory, wanted: Export, target: str | Path, *, overwrite: bool = False) -> Target:
     """Raises what `export` would raise at once; `NotDecoded` only where nothing else is wrong."""
     place = Target(target, overwrite=overwrite)
-    if place.kind == "gif" and wanted.fps > (most := _most_gif_fps()):
+    if place.kind == "gif" and (most := _most_gif_fps()) < wanted.fps <= FPS[1]:
         raise ExportError(f"GIF shows at most {most} frames a second; give fewer, or write .mp4 or .webp.", "fps")
     check(trajectory, wanted, latents=place.kind == "safetensors")
     return place
