@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sdtui.tape import TapeError, job_directory, read_tape
 from sdtui.timeline.views import decoded_of
 from sdtui.trajectory import INITIAL, Trajectory, find_trajectory, tape_path
 from sdtui.words import save_png
+from sdtui.worker.cancellation import stoppable
 from sdtui.worker.decoding import decode_latents
 from sdtui.worker.errors import JobProblem, is_device_broken, is_out_of_memory, one_line
 from sdtui.worker.fingerprint import weights
@@ -31,10 +33,13 @@ class Decodings:
     def __init__(self, tapes: Path, asked: deque[DecodeStep], emit: Callable[[Message], None]) -> None:
         self._tapes, self._asked, self._emit = tapes, asked, emit
 
-    def serve_all(self, model_for: ModelFor) -> None:
-        """Answer everything that is asked; `model_for` loads a model, and may raise `JobProblem`."""
+    def serve_all(self, model_for: ModelFor, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Answer everything that is asked; `model_for` loads a model, and may raise `JobProblem`.
+
+        Raises `Cancelled` before the VAE's next block when `cancelled` says so; then what is not answered stays asked.
+        """
         for command in tuple(self._asked):
-            self._answer(command, model_for)
+            self._answer(command, model_for, cancelled)
 
     def serve_between_steps(self, model: LoadedModel) -> None:
         """In the middle of a job: answer what its own model can decode. Raises `Cancelled`; then the rest stays asked."""
@@ -54,12 +59,12 @@ class Decodings:
         except (InspectedError, TapeError) as error:
             return str(error)
 
-    def _answer(self, command: DecodeStep, model_for: ModelFor) -> None:
+    def _answer(self, command: DecodeStep, model_for: ModelFor, cancelled: Callable[[], bool] | None = None) -> None:
         found = self._find(command)
         try:
             if isinstance(found, str):
                 raise JobProblem(found)
-            message: Message = _decoded(command, *found, model_for)
+            message: Message = _decoded(command, *found, model_for, cancelled)
         except (InspectedError, JobProblem) as problem:
             message = _not_decoded(command, str(problem))
         except OSError as error:
@@ -73,7 +78,9 @@ class Decodings:
         self._emit(message)
 
 
-def _decoded(command: DecodeStep, trajectory: Trajectory, place: int, model_for: ModelFor) -> StepDecoded:
+def _decoded(
+    command: DecodeStep, trajectory: Trajectory, place: int, model_for: ModelFor, cancelled: Callable[[], bool] | None
+) -> StepDecoded:
     """The step's picture on disk. Raises `InspectedError`, `JobProblem`, `OSError`, or what the libraries raise."""
     began = time.perf_counter()
     path = decoded_of(trajectory, command.step_index, place)
@@ -83,7 +90,10 @@ def _decoded(command: DecodeStep, trajectory: Trajectory, place: int, model_for:
         model = model_for(trajectory.facts.params)
         _check_weights(trajectory, model)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        save_png(_picture(model, torch.from_numpy(values.copy())[None]), path)
+        # a job's pipeline is stoppable already, by its own token
+        with stoppable(model.pipe, cancelled) if cancelled is not None else nullcontext():
+            picture = _picture(model, torch.from_numpy(values.copy())[None])
+        save_png(picture, path)
     return StepDecoded(
         job=command.job,
         batch_index=command.batch_index,

@@ -251,13 +251,19 @@ class Worker:
         return Decodings(tapes_dir(), self._asked, self.emit)
 
     def _on_decode_step(self) -> None:
-        """Between jobs; what a job has answered already is not asked any more."""
+        """Between jobs; what a job has answered already is not asked any more. A job that waits may be stopped meanwhile."""
         try:
-            self._decodings().serve_all(self._model_of)
+            self._decodings().serve_all(self._model_of, self._is_any_cancelled)
+        except Cancelled:
+            self._queue.put(self._asked[0])  # after the job, which is to stop at once
         except Exception as error:
             _log.exception("decoding a step")
             if is_device_broken(error):
                 self._leave_broken()
+
+    def _is_any_cancelled(self) -> bool:
+        with self._tokens_lock:
+            return any(token.wanted == "now" for token in self._tokens.values())
 
     def _model_of(self, params: GenerationParams) -> LoadedModel:
         from sdtui.worker.models import ModelRequest, find_local_problem

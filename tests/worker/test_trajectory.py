@@ -212,3 +212,14 @@ def test_a_job_that_is_cancelled_while_it_decodes_leaves_the_rest_asked(desk: De
     finally:
         handle.remove()
     assert len(asked) == 1 and not told
+
+
+def test_a_decode_between_jobs_stops_for_a_job_that_is_to_stop(desk: Desk) -> None:
+    desk.run(desk.submit())
+    asked, told = deque([DecodeStep(job="j1", step_index=0)]), list[Message]()
+    decodings = Decodings(desk.root / "tapes", asked, told.append)
+    with pytest.raises(Cancelled):
+        decodings.serve_all(lambda _: desk.model, lambda: True)
+    assert len(asked) == 1 and not told
+    decodings.serve_all(lambda _: desk.model, lambda: False)
+    assert not asked and isinstance(told[0], StepDecoded)
