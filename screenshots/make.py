@@ -70,6 +70,10 @@ SHOTS = (
 )
 
 
+DENOISING = "denoising"
+"""The one picture that moves."""
+
+
 def _environment(home: str, theme: str, *, look: bool) -> dict[str, str]:
     names = ("CONFIG", "DATA", "STATE", "CACHE")
     runtime = Path(home, "run")
@@ -150,9 +154,39 @@ def _job(answer: str) -> str:
     return str(json.loads(answer.splitlines()[0])["job"])
 
 
+def denoise() -> Path:
+    """The steps of a job as an animated picture, by the command that users have for it."""
+    path = HERE / "denoising.webp"
+    with tempfile.TemporaryDirectory(prefix="sdtui-s-") as home:
+        env = {**os.environ, **_environment(home, "sdtui-dark", look=False)}
+        commands = (
+            ("generate", "a red cat in the desert", "--seed", "7"),
+            (
+                "timeline",
+                "last",
+                "--export",
+                str(path),
+                "--view",
+                "vae",
+                "--caption",
+                "--size",
+                "256x256",
+                "--fps",
+                "8",
+                "--overwrite",
+            ),
+            ("server", "stop"),
+        )
+        for command in commands:
+            subprocess.run([*SDTUI, *command], env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return path
+
+
 def main() -> int:
     """Make every shot, or those named; the exit code says whether the programs for it are here."""
-    names = sys.argv[1:] or [shot.name for shot in SHOTS]
+    names = sys.argv[1:] or [DENOISING, *(shot.name for shot in SHOTS)]
+    if DENOISING in names:
+        sys.stdout.write(f"{denoise()}\n")
     for shot in SHOTS:
         if shot.name not in names:
             continue
