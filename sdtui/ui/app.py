@@ -277,7 +277,7 @@ class SdtuiApp(TerminalApp[None]):
     async def show_timeline(self, job: str, step: int | None = None) -> None:
         """Show the steps of a job, at one counted from 0."""
         await self.action_show_screen("timeline")
-        self._made["timeline"].show_job(job, step)
+        self._made["timeline"].show_job(job, step, followed=self._made["create"].following.job)
 
     async def action_show_help(self) -> None:
         """Every key."""

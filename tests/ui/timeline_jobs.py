@@ -13,7 +13,10 @@ from safetensors.numpy import save
 from sdtui import tape
 from sdtui.params import GenerationParams
 from sdtui.settings import tapes_dir
-from sdtui.trajectory import INITIAL, LinearFactors, TrajectoryFacts, TrajectoryFile
+from sdtui.trajectory import INITIAL, LinearFactors, Trajectory, TrajectoryFacts, TrajectoryFile
+from sdtui.ui.screens.timeline import TimelineScreen
+from sdtui.ui.widgets.step_picture import StepPicture
+from tests.ui.stage import Stage, until
 
 GREY = LinearFactors(weights=((0.1, 0.1, 0.1),) * 4, bias=(0.0, 0.0, 0.0), r2=0.9)
 """The mean of four channels, a little of it: x0 of value v is the grey (0.4 v + 1) / 2."""
@@ -67,8 +70,6 @@ def write_steps(
 
 def grow(path: Path, indices: Sequence[int], total: int) -> None:
     """Steps that come later."""
-    from sdtui.trajectory import Trajectory
-
     file = TrajectoryFile(path, Trajectory(path).facts)
     for index in indices:
         file.append(payload(index, total))
@@ -84,3 +85,57 @@ def write_answers(path: Path, steps: int, pictures: int = 1, size: tuple[int, in
         facts = {"call": str(step), "step": str(step), "timestep": "1.0", "elapsed_s": "0.1", "form": "tuple"}
         written.append(save({"0": answer}, facts))
     written.close()
+
+
+def timeline(running: Stage) -> TimelineScreen:
+    screen = running.app._made["timeline"]
+    assert isinstance(screen, TimelineScreen)
+    return screen
+
+
+async def open_timeline(running: Stage, job: str = "") -> TimelineScreen:
+    """Go to the screen, with a job or with what it shows by itself, and wait for the picture."""
+    if job:
+        await running.app.show_timeline(job)
+    else:
+        await running.pilot.press("alt+3")
+    await until(lambda: isinstance(running.app.screen, TimelineScreen), "the screen")
+    screen = timeline(running)
+    await until(lambda: screen.record is not None or screen.one.sentence, "a job or a sentence")
+    if screen.record is not None:
+        await settled(screen)
+    await running.pilot.pause()
+    return screen
+
+
+async def settled(screen: TimelineScreen) -> None:
+    """All that is wished for is seen."""
+    pictures = [screen.one] if screen.other is None else [screen.one, screen.two]
+    for picture in pictures:
+        await until(lambda picture=picture: picture.is_painted and (picture.seen or picture.sentence), "the picture")
+    records = [side.record for side in screen.sides()]
+    await until(lambda: all(record in screen._figures for record in records) and screen.curves.is_drawn, "the curves")
+
+
+async def press(running: Stage, *keys: str) -> TimelineScreen:
+    await running.pilot.press(*keys)
+    await running.pilot.pause()
+    screen = timeline(running)
+    if screen.record is not None and not screen.record.is_empty:
+        await settled(screen)
+    return screen
+
+
+def pixel(picture: StepPicture) -> tuple[int, int, int]:
+    """The first pixel of what is seen."""
+    assert picture.seen is not None
+    red, green, blue = picture.seen.frame.rgb[:3]
+    return red, green, blue
+
+
+def notice(screen: TimelineScreen) -> str:
+    return str(screen.say.content)
+
+
+def title(picture: StepPicture) -> str:
+    return picture._titles[1]

@@ -131,6 +131,7 @@ class TimelineScreen(FeedScreen):
         self.growth = timeline_open.Growth()
         self._figures: dict[Record, Figures] = {}
         self._is_measuring = False
+        self._was_away = True
         self._said = self._shown_words = ("", "muted")
         self._playing: Timer | None = None
         self._zoom = 0
@@ -157,14 +158,17 @@ class TimelineScreen(FeedScreen):
         self.show_nothing(NO_JOB)
 
     def on_screen_resume(self) -> None:
-        """Create may follow another job by now."""
-        self.post_message(self.Shown(self))
+        """Create may follow another job by now, if another screen was shown meanwhile and no dialog."""
+        if self._was_away:
+            self._was_away = False
+            self.post_message(self.Shown(self))
         timeline_open.resumed(self)
 
     def on_screen_suspend(self) -> None:
         """Another screen, or a dialog over this one."""
         self.stop_playing()
         if self not in self.app.screen_stack:
+            self._was_away = True
             self.one.put_away()
             self.two.put_away()
 
@@ -188,8 +192,9 @@ class TimelineScreen(FeedScreen):
         """Create follows this job: it is shown where it is another than the last time; see `timeline_open`."""
         timeline_open.follow(self, job, at_work=at_work)
 
-    def show_job(self, job: str, step: int | None = None) -> None:
-        """Show a job at a step, counted from 0; without one at its last."""
+    def show_job(self, job: str, step: int | None = None, *, followed: str | None = None) -> None:
+        """Show a job at a step, counted from 0; without one at its last. `followed`: what Create follows, unasked."""
+        self.growth.followed = followed or self.growth.followed
         timeline_open.open_job(self, job, step=step)
 
     def take(self, opened: Opened, step: int | None) -> None:
@@ -238,7 +243,7 @@ class TimelineScreen(FeedScreen):
     @property
     def follows(self) -> bool:
         """Whether a step that comes is gone to at once."""
-        return self.record is not None and self.runs and self.step == self.record.last
+        return self.record is not None and self.step == self.record.last and (self.runs or self.growth.follow)
 
     # --- what is shown ----------------------------------------------------------------------------------------------
 
@@ -332,6 +337,7 @@ class TimelineScreen(FeedScreen):
         record = self.record
         if record is not None:
             self.step = record.clamp(step)
+            self.growth.follow = False
             self._said = ("", "muted")
             self.show_step()
 

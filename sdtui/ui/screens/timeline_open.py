@@ -39,6 +39,8 @@ class Growth(msgspec.Struct):
     batch_index: int = 0
     steps: int = 0
     """Of that batch so many steps were told of."""
+    follow: bool = False
+    """Whether they are to be gone to: the job may have ended when they can be read."""
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -77,6 +79,7 @@ async def _open_newest(screen: TimelineScreen) -> None:
 
 def open_job(screen: TimelineScreen, job: str, *, step: int | None = None) -> None:
     """Show a job."""
+    screen.job = job
     _begin(screen, partial(_open, screen, job, step=step))
 
 
@@ -172,6 +175,7 @@ def resumed(screen: TimelineScreen) -> None:
 
 def grow(screen: TimelineScreen, batch_index: int, steps: int) -> None:
     """A step of the shown job was told of."""
+    screen.growth.follow = screen.follows
     screen.growth.batch_index, screen.growth.steps = batch_index, steps
     look_again(screen)
 
@@ -209,7 +213,7 @@ async def _read_on(screen: TimelineScreen) -> bool:
         return False
     if grew:
         _show_growth(screen, record, followed=followed)
-    if record.facts.batch_index < growth.batch_index and followed and job == screen.running:
+    if record.facts.batch_index < growth.batch_index and followed:
         await _open(screen, job, number=-1)  # the next batch is begun
         return screen.record is record
     return record.facts.batch_index == growth.batch_index and record.count < growth.steps

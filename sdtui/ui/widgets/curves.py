@@ -122,8 +122,8 @@ class Curves(Widget):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it shows what it was told to."""
-        return self._wish() == self._wished and not self._is_drawing
+        """Whether it shows what it was told to, as far as it has room."""
+        return self._wish() in (None, self._wished) and not self._is_drawing
 
     @property
     def shown(self) -> tuple[str, ...]:
