@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.picture_server import Server
+from tests.unit.picture_server import Server, serving
 
 
 @pytest.fixture
@@ -23,11 +22,5 @@ def written(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    with serving() as server:
+        yield server

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,7 +19,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, dict(self.headers)))
-        self.server.answers[self.path](self)
+        answers, short = self.server.answers, self.path.partition("?")[0]
+        answers.get(self.path, answers.get(short, missing))(self)
 
     def log_message(self, format: str, *_: Any) -> None:
         """Nothing on stderr."""
@@ -49,6 +51,25 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: Any) -> None:
         """A client that goes away in the middle is what some of these tests are about."""
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that answers while this lasts."""
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def missing(handler: Handler) -> None:
+    handler.start(404, Content_Length=0)
 
 
 def picture(kind: str = "PNG") -> bytes:

@@ -118,7 +118,8 @@ def test_latents_that_are_zero_everywhere_are_a_flat_picture(view: View, tmp_pat
 
 
 def test_the_x0_prediction_has_the_colours_of_the_live_preview(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from sdtui.worker.linear import LinearMap
 
     found = Trajectory(write_recorded(tmp_path, 4, latents=(9, 6)))
