@@ -64,7 +64,8 @@ class Run:
         self.finished = ran.finished
         if any(tensor.picture is not None for tensor in ran.made):
             self.pictured = ran
-        for name, what in [*ran.values.items(), *((tensor.name, tensor) for tensor in ran.made)]:
+        made: dict[str, MadeTensor | str] = {**ran.values, **{tensor.name: tensor for tensor in ran.made}}
+        for name, what in made.items():
             self.things.pop(name, None)
             self.things[name] = Thing(ran.line, what)
 

@@ -174,6 +174,7 @@ def test_smooth_frames_are_close_to_what_was_drawn(name: str, most: float, job: 
 
 def test_an_mp4_has_the_colours_that_were_drawn(job: Trajectory, out: Path) -> None:
     import av
+
     for step, colour in enumerate(((200, 30, 40), (20, 180, 60), (10, 40, 220), (128, 128, 128), (250, 250, 250))):
         full_picture(job, step, colour)
     path = export(job, Export(view="vae", fps=5, hold_s=0, caption=False), to(out, "steps.mp4"))
