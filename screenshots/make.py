@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -26,6 +28,7 @@ from tests.terminal.real import (  # noqa: E402  (the checkout is no package)
     wait_for,
 )
 
+EXPLAINER = "sdtui.worker.explainer"
 SDTUI = [sys.executable, "-m", "sdtui"]
 
 
@@ -62,7 +65,7 @@ SHOTS = (
     Shot("words-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", keys=("v", "v")),
     Shot("timeline", SixelXterm, 160, 45, "a red cat in the desert", "sdtui-dark", then=("alt+3", "Home", *["Right"] * 8)),
     Shot("timeline-80x24", Xterm, 80, 24, "a yellow car in the city", "sdtui-dark", then=("alt+3", *["Left"] * 6)),
-    Shot("explain", SixelXterm, 160, 45, "a red cat in the desert", "sdtui-dark", then=("F12", *["s"] * 4)),
+    Shot("explain", SixelXterm, 160, 45, "a red cat in the desert", "sdtui-dark", then=("F12", *["s"] * 12)),
     Shot("kitty", Kitty, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("xterm", SixelXterm, 140, 40, "a red cat in the desert", "sdtui-dark"),
     Shot("alacritty", Alacritty, 140, 40, "a red cat in the desert", "sdtui-dark"),
@@ -115,12 +118,20 @@ def shoot(shot: Shot) -> Path:
                     terminal.keys(key)
             for key in shot.then:
                 terminal.keys(key)
+                if key == "F12":
+                    wait_for(_explainer_rests, "the explainer", 90)
                 terminal.settled()
             terminal.settled(path)
             terminal.keys("ctrl+q")
             wait_for(terminal.ended, "the end of the app")
         subprocess.run([*SDTUI, "server", "stop"], env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
     return path
+
+
+def _explainer_rests() -> bool:
+    """Whether the process that explains has imported torch and loaded the model, and waits to be told to go on."""
+    found = [process for process in psutil.process_iter(["cmdline"]) if EXPLAINER in (process.info["cmdline"] or ())]
+    return bool(found) and all(process.cpu_percent(1.0) < 5 for process in found)
 
 
 def _look(terminal: Emulator, words: str) -> None:
