@@ -69,6 +69,7 @@ def scripted_server(socket: Path, script: Script, welcome: Welcome = IDLE) -> It
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
+        loop.close()
 
 
 def row(job: str, state: JobState = "queued", *, prompt: str = "a cat", **more: object) -> JobRow:
