@@ -86,6 +86,8 @@ class BranchDialog(ModalScreen[None]):
         self._before = msgspec.structs.replace(record.params, seed=record.seed, batch_count=1, batch_size=1)
         self._rows: dict[str, FieldRow] = {}
         self._sent: Submit | None = None
+        self._wrong = ""
+        """The first field that is wrong."""
 
     def compose(self) -> ComposeResult:
         """A box with the prompts, the fields, and what is to be said of them."""
@@ -121,23 +123,22 @@ class BranchDialog(ModalScreen[None]):
     def read(self) -> GenerationParams | None:
         """The branch's parameters; None where a value is wrong, which is said at its field."""
         values: dict[str, Any] = {}
-        wrong: str | None = None
+        problems: dict[str, str] = {}
         for name in CHANGEABLE:
             try:
                 values[name] = self._value(name)
             except ValueError as error:
-                self._show_problem(name, str(error))
-                wrong = wrong or name
-        return None if wrong else msgspec.structs.replace(self._before, **values)
+                problems[name] = str(error)
+        for name, row in self._rows.items():
+            row.error = problems.get(name, "")
+        self._wrong = next(iter(problems), "")
+        if self._wrong in _PROMPTS:
+            self._say(problems[self._wrong], "error")
+        return None if problems else msgspec.structs.replace(self._before, **values)
 
     def _value(self, name: str) -> Any:
         """Raises `ValueError` with a sentence for the user."""
-        if name in _PROMPTS:
-            value = self._prompt(name).text
-        else:
-            row = self._rows[name]
-            row.error = ""
-            value = parse_value(name, row.text)
+        value = self._prompt(name).text if name in _PROMPTS else parse_value(name, self._rows[name].text)
         if name == "seed" and value is None:
             value = self._before.seed
         problem = check_value(name, value)
@@ -147,12 +148,6 @@ class BranchDialog(ModalScreen[None]):
 
     def _prompt(self, name: str) -> PromptText:
         return self.query_one(f"#branch-{name.replace('_', '-')}", PromptText)
-
-    def _show_problem(self, name: str, message: str) -> None:
-        if name in self._rows:
-            self._rows[name].error = message
-        else:
-            self._say(message, "error")
 
     def on_text_area_changed(self) -> None:
         """Say what the change means."""
@@ -179,7 +174,9 @@ class BranchDialog(ModalScreen[None]):
     def action_submit(self) -> None:
         """Queue it."""
         params = self.read()
-        if params is not None and self._sent is None:
+        if params is None:
+            (self._prompt(self._wrong) if self._wrong in _PROMPTS else self._rows[self._wrong].editor).focus()
+        elif self._sent is None:
             self._sent = self._submission(params)
             self._say("Queueing the branch …")
             self.run_worker(self._send(self._sent), exit_on_error=False)

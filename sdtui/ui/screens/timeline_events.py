@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from sdtui.protocol import (
@@ -9,6 +10,8 @@ from sdtui.protocol import (
     JobChanged,
     JobDeleted,
     JobFailed,
+    JobQueued,
+    JobRow,
     Jobs,
     JobStarted,
     Message,
@@ -57,9 +60,9 @@ def show_event(screen: TimelineScreen, event: Message, *, replayed: bool) -> Non
         case Jobs():
             screen.jobs.take(event)
         case JobChanged():
-            screen.jobs.rows[event.job] = event.row
-            if event.job == screen.job:
-                screen.refresh_bindings()
+            _take_row(screen, event.row)
+        case JobQueued() if not replayed:
+            _take_row(screen, JobRow(job=event.job, state="queued", params=event.params, created_at=time.time()))
         case StepDecoded() | StepNotDecoded() if not replayed:
             screen.decoding.take(screen, event)
         case Refused() if not replayed:
@@ -70,6 +73,15 @@ def show_event(screen: TimelineScreen, event: Message, *, replayed: bool) -> Non
             _take_deleted(screen, event.job)
         case _ if not replayed and getattr(event, "job", None) == screen.job:
             _take_job_event(screen, event)
+
+
+def _take_row(screen: TimelineScreen, row: JobRow) -> None:
+    before = screen.jobs.rows.get(row.job)
+    screen.jobs.rows[row.job] = row
+    if row.job == screen.job:
+        screen.refresh_bindings()
+        if screen.record is None and (before is None or before.state != row.state):
+            timeline_open.open_job(screen, row.job)  # what was said of it may not be true any more
 
 
 def _take_running(screen: TimelineScreen, running: str | None) -> None:

@@ -110,6 +110,8 @@ class ExportDialog(ModalScreen[None]):
         self._view, self._channel = screen.view, min(screen.channel, record.channels - 1)
         self._cancelled = threading.Event()
         self._writes = False
+        self._wrong = ""
+        """The field of which is said what is wrong."""
         self._rows: dict[str, OptionRow] = {}
 
     def compose(self) -> ComposeResult:
@@ -135,9 +137,10 @@ class ExportDialog(ModalScreen[None]):
 
     def on_descendant_focus(self) -> None:
         """Say what the field does."""
-        row = next((row for row in self._rows.values() if row.editor.has_focus), None)
-        if row is not None and not self._writes:
-            self._say(row.help)
+        name = next((name for name, row in self._rows.items() if row.editor.has_focus), "")
+        if name and name != self._wrong:
+            self._wrong = ""
+            self._say(self._rows[name].help)
 
     def _say(self, words: str, tone: str = "muted") -> None:
         self.note.update(Content.styled(words, f"${tone}"))
@@ -236,6 +239,5 @@ class ExportDialog(ModalScreen[None]):
         row = self._rows.get(field)
         self._say(f"{row.label}: {message}" if row is not None else message, "error")
         if row is not None:
-            with self.prevent(Input.Changed):
-                row.editor.focus()
-            self._say(f"{row.label}: {message}", "error")
+            self._wrong = field
+            row.editor.focus()
