@@ -71,12 +71,13 @@ def unknown_ids(keymap: Mapping[str, str]) -> list[str]:
         from sdtui.ui.screens.inspect import InspectScreen
         from sdtui.ui.screens.picture_chooser import PictureChooser
         from sdtui.ui.screens.timeline import TimelineScreen
+        from sdtui.ui.screens.timeline_branch import BranchDialog
+        from sdtui.ui.screens.timeline_export import ExportDialog
         from sdtui.ui.widgets.module_tree import ModuleLines
         from sdtui.ui.widgets.schematic import Schematic
         from sdtui.ui.widgets.source_lines import SourceLines
         from sdtui.ui.widgets.words_view import WordsView
 
-        known |= _ids(
-            ExplainScreen, InspectScreen, PictureChooser, TimelineScreen, ModuleLines, Schematic, SourceLines, WordsView
-        )
+        known |= _ids(ExplainScreen, InspectScreen, PictureChooser, TimelineScreen, BranchDialog, ExportDialog)
+        known |= _ids(ModuleLines, Schematic, SourceLines, WordsView)
     return [f"[keymap] {name!r} is no key's id; {nearest(name, sorted(known))}" for name in keymap if name not in known]

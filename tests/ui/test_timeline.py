@@ -290,7 +290,7 @@ async def test_every_key_has_an_id_a_tooltip_and_a_place_in_the_help() -> None:
             assert binding.tooltip in text
             assert "alt" not in binding.key
             assert key_text(binding.key.split(",")[0]) in text
-    assert unknown_ids({"timeline.play": "x"}) == []
+    assert unknown_ids({"timeline.play": "x", "branch.submit": "f4", "export.write": "f4"}) == []
     assert "timeline.play" in unknown_ids({"timeline.pla": "x"})[0]
 
 
