@@ -89,6 +89,18 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def append_at(descriptor: int, data: bytes, end: int) -> int:
+    """Write at a file's end, and return where that is then. Raises `OSError`; then the file ends where it did."""
+    try:
+        os.lseek(descriptor, end, os.SEEK_SET)
+        write_all(descriptor, data)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(descriptor, end)
+        raise
+    return end + len(data)
+
+
 @dataclass(frozen=True)
 class Call:
     """One answer of the denoiser on a tape; a step has one, or two where the pipeline asks twice."""
@@ -195,14 +207,7 @@ class Tape:
         self.calls.append(call)
 
     def _append(self, data: bytes) -> None:
-        try:
-            os.lseek(self._descriptor, self._size, os.SEEK_SET)
-            write_all(self._descriptor, data)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, self._size)
-            raise
-        self._size += len(data)
+        self._size = append_at(self._descriptor, data, self._size)
 
     def cut(self, index: int) -> None:
         """Drop this call and those after it."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,7 @@ import msgspec
 
 from sdtui.inspected import InspectedError
 from sdtui.params import GenerationParams
-from sdtui.tape import digest_of, payloads_of, read_at, record, write_all
+from sdtui.tape import append_at, digest_of, payloads_of, read_at, record
 from sdtui.text import safe_text
 
 if TYPE_CHECKING:
@@ -267,11 +266,10 @@ class TrajectoryFile:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             first = msgspec.json.encode(facts)
-            size = self._take_up(first)
-            os.ftruncate(self._descriptor, size)
-            os.lseek(self._descriptor, size, os.SEEK_SET)
-            if not size:
-                write_all(self._descriptor, record(first))
+            self._size = self._take_up(first)
+            os.ftruncate(self._descriptor, self._size)
+            if not self._size:
+                self._size = append_at(self._descriptor, record(first), 0)
         except BaseException:
             self.close()
             raise
@@ -291,14 +289,7 @@ class TrajectoryFile:
 
     def append(self, payload: bytes) -> None:
         """Add a step, given as the image of a safetensors file with the facts of a step. Raises `OSError`."""
-        at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        try:
-            write_all(self._descriptor, record(payload))
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, at)
-                os.lseek(self._descriptor, at, os.SEEK_SET)
-            raise
+        self._size = append_at(self._descriptor, record(payload), self._size)
 
     def sync(self) -> None:
         """Make what was appended durable. Raises `OSError`."""

@@ -34,26 +34,10 @@ from sdtui.metadata import (
     read_png,
     save_png,
 )
-from sdtui.params import GenerationParams
 from sdtui.protocol import BranchPoint
 from sdtui.schedulers import SCHEDULERS
 from sdtui.text import is_safe, safe_text
-
-PARAMS = GenerationParams(prompt="a red cat", seed=7, width=128, height=64, scheduler="euler_a")
-RECORD = ImageRecord(
-    params=PARAMS,
-    model_name="scenes-128",
-    scheduler_class="EulerAncestralDiscreteScheduler",
-    job="20260101-120000-ab12",
-    first_seed=7,
-    version="0.1.0",
-    torch="2.13.0",
-    diffusers="0.42.1",
-    device="cpu",
-    dtype="float32",
-    created_at="2026-01-01T12:00:00Z",
-    elapsed_s=1.5,
-)
+from tests.unit.records import PARAMS, RECORD
 
 
 def record(**changes: Any) -> ImageRecord:

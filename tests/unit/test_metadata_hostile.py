@@ -12,23 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdtui.metadata import ImageRecord, MetadataError, read_png, save_png
-from sdtui.params import GenerationParams
+from sdtui.metadata import MetadataError, read_png, save_png
 from sdtui.text import is_safe
-
-RECORD = ImageRecord(
-    params=GenerationParams(prompt="a red cat", seed=7, width=16, height=8),
-    model_name="scenes-128",
-    scheduler_class="EulerDiscreteScheduler",
-    first_seed=7,
-    version="0.1.0",
-    torch="2.13.0",
-    diffusers="0.42.1",
-    device="cpu",
-    dtype="float32",
-    created_at="2026-01-01T12:00:00Z",
-    elapsed_s=1.5,
-)
+from tests.unit.records import RECORD
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

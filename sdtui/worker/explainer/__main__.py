@@ -20,6 +20,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c in the terminal is the client's to handle
 
     from sdtui.settings import SettingsError, load_settings
+    from sdtui.worker.companion import Client
     from sdtui.worker.explainer.service import Service
     from sdtui.worker.quiet import prepare_environment, quieten_libraries
     from sdtui.worker.service import CPU_NICENESS, log_to_stderr
@@ -33,8 +34,9 @@ def main() -> int:
     prepare_environment(settings.worker.threads, settings.worker.offline)
     with contextlib.suppress(OSError):
         os.nice(CPU_NICENESS)
-    service = Service(sys.stdin.buffer, wire, settings)
-    service.start_reading()
+    client = Client(sys.stdin.buffer, wire)
+    service = Service(client, settings)
+    client.start_reading(service.on_request)
 
     import torch
 

@@ -31,14 +31,16 @@ def main() -> None:
         os.nice(_NICE)
     _limit_memory()
 
+    from sdtui.worker.companion import Client
     from sdtui.worker.inspector.service import Service
     from sdtui.worker.quiet import prepare_environment, quieten_libraries
     from sdtui.worker.service import log_to_stderr
 
     log_to_stderr()
     prepare_environment(threads=1, offline=True)
-    service = Service(sys.stdin.buffer, wire)
-    service.start_reading()
+    client = Client(sys.stdin.buffer, wire)
+    service = Service(client)
+    client.start_reading(service.on_request)
     quieten_libraries()
     service.run()
 

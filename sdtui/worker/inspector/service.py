@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import sys
-import threading
-from typing import BinaryIO, Final
+from functools import partial
+from typing import Final
 
 from sdtui.protocol import (
     CompareWeights,
-    FrameTooLarge,
     InspectionFailed,
     InspectorReply,
     InspectorRequest,
@@ -19,62 +16,40 @@ from sdtui.protocol import (
     Message,
     ModulesRead,
     PickleRead,
-    ProtocolError,
     ReadModules,
     ReadPickle,
     ReadSource,
     RunDry,
-    encode,
 )
 from sdtui.text import safe_text
-from sdtui.worker.wire import read_commands
+from sdtui.worker.companion import Client
 
 _log: Final = logging.getLogger(__name__)
-_EXIT_GARBAGE: Final = 65
-"""EX_DATAERR of sysexits.h."""
 
 
 class Service:
-    """Reads in a thread, so that the end of the client ends a long answer too; answers in the main one."""
+    """Requests come in another thread, so that the end of the client ends a long answer too."""
 
-    def __init__(self, requests: BinaryIO, replies: BinaryIO) -> None:
-        self._requests = requests
-        self._replies = replies
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._queue: queue.Queue[Message] = queue.Queue()
 
-    def start_reading(self) -> None:
-        """From now on the process ends with its client, whatever it is doing."""
-        arguments = (self._requests, self._queue.put, _leave)
-        threading.Thread(target=read_commands, args=arguments, name="reader", daemon=True).start()
+    def on_request(self, message: Message) -> None:
+        """Take a request, in the reader's thread."""
+        self._queue.put(message)
 
     def run(self) -> None:
         """Answer; never returns."""
         while True:
             request = self._queue.get()
             if isinstance(request, InspectorRequest):
-                self._send(answer(request))
+                self._client.send(answer(request), partial(_failed, request.request))
             else:
                 _log.warning("a %s is nothing to ask an inspector", type(request).__name__)
 
-    def _send(self, reply: InspectorReply) -> None:
-        try:
-            frame = encode(reply)
-        except FrameTooLarge as error:
-            frame = encode(InspectionFailed(request=reply.request, message=f"The answer is too large to be sent. {error}"))
-        except ProtocolError as error:
-            frame = encode(InspectionFailed(request=reply.request, message=f"The answer cannot be sent: {error}"))
-        try:
-            self._replies.write(frame)
-            self._replies.flush()
-        except OSError:
-            _leave(None)
 
-
-def _leave(error: ProtocolError | None) -> None:
-    if error is not None:
-        _log.error("%s: %s", type(error).__name__, error)
-    sys.stderr.flush()
-    os._exit(0 if error is None else _EXIT_GARBAGE)
+def _failed(request: int, why: str) -> InspectionFailed:
+    return InspectionFailed(request=request, message=why)
 
 
 def answer(request: InspectorRequest) -> InspectorReply:
