@@ -94,18 +94,20 @@ def test_the_same_seed_gives_the_same_pixels_from_the_app_and_the_command_line(h
 
 def test_a_killed_worker_costs_neither_job_nor_picture(home: Path, env: dict[str, str]) -> None:
     environment = {**os.environ, **env}
+    subprocess.run([*SDTUI, "generate", "a red star", "--steps", "1"], env=environment, capture_output=True, check=True)
+    status = subprocess.run([*SDTUI, "server", "status", "--json"], env=environment, capture_output=True, check=True)
+    worker = json.loads(status.stdout)["worker_pid"]
     command = [*SDTUI, "generate", "a yellow star", "--steps", "60", "--json"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as generate:
         assert generate.stdout is not None
         wait_for(lambda: '"step_finished"' in generate.stdout.readline(), "the first step")
-        status = subprocess.run([*SDTUI, "server", "status", "--json"], env=environment, capture_output=True, check=True)
-        os.kill(json.loads(status.stdout)["worker_pid"], signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
         rest = [json.loads(line) for line in generate.stdout.read().splitlines()]
     assert generate.returncode == 0
     (cut,) = [event for event in rest if event["type"] == "job_interrupted"]
     assert "SIGKILL" in cut["reason"]
     assert rest[-1]["type"] == "job_finished"
-    assert [str(path) for path in pictures(home)] == list(rest[-1]["images"])
+    assert set(rest[-1]["images"]) < {str(path) for path in pictures(home)} and len(pictures(home)) == 2
 
 
 def test_xterm_shows_the_colours_of_the_picture(home: Path, env: dict[str, str]) -> None:
