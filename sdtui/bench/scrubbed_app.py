@@ -1,7 +1,7 @@
 """The app at a job's steps, with a ticker on its event loop and without a server; a child of `bench timeline`.
 
-Arguments: the job, and a file descriptor. When it is left it writes one JSON list there: the gaps between two ticks, as
-[wall_s, busy_s], from the moment when the steps were asked for.
+Arguments: the job, and a file descriptor. When it is left it writes one JSON list there: of each gap between two ticks when it
+ended, in monotonic seconds, and [wall_s, busy_s].
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from typing import Any, NoReturn
 
 from sdtui.bench.ticker import Gap, tick
@@ -25,12 +26,12 @@ async def _nobody(**_: Any) -> NoReturn:
 def main() -> None:
     """Run the app until it is left."""
     job, descriptor = sys.argv[1], int(sys.argv[2])
-    gaps: list[Gap] = []
+    gaps: list[tuple[float, Gap]] = []
     kept: list[asyncio.Task[None]] = []  # so that it is not collected
 
     async def opening(app: SdtuiApp) -> None:
         await app.show_timeline(job)
-        kept.append(asyncio.create_task(tick(gaps.append)))
+        kept.append(asyncio.create_task(tick(lambda gap: gaps.append((time.monotonic(), gap)))))
 
     probe = start_probe()
     probe.wait()

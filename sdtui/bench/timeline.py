@@ -14,7 +14,7 @@ from sdtui.bench.figures import Figure, milliseconds, percentile
 from sdtui.bench.isolation import environment, isolated
 from sdtui.bench.personalities import KITTY, PLAIN, Personality
 from sdtui.bench.recorded import write_recorded
-from sdtui.bench.terminal import Terminal
+from sdtui.bench.terminal import Happening, Terminal
 from sdtui.bench.ticker import Gap, IdleProcess
 from sdtui.settings import tapes_dir
 
@@ -28,6 +28,7 @@ _JOB: Final = "20260101-000000-{size:04d}"
 _RIGHT, _HOME, _LEAVE = "\x1b[C", "\x1b[H", "\x11"
 _DRAWN: Final = b"\x1b[5n"
 """The question behind each picture: what comes before it is drawn."""
+_ANSWER: Final = b"\x1b[0n"
 _PAUSE_S: Final = 0.06
 """Between one frame and the next key: as quickly as one presses, and before a rest has the picture drawn anew."""
 _REPEAT_S: Final = 1 / 30
@@ -37,6 +38,28 @@ _SETTLE_S: Final = 1.0
 _LAST_S: Final = 0.3
 """By then the frame of a key is drawn, and no rest has begun to have it drawn in full quality."""
 _TIMEOUT_S: Final = 60.0
+
+
+class QuickTerminal(Terminal):
+    """From `hurry` on it only answers the question behind each picture: to follow every colour of every cell takes longer than to
+    draw them, and would be measured.
+    """
+
+    _hurries = False
+    _rest = b""
+
+    def hurry(self) -> None:
+        """What is written is not followed any more."""
+        self._hurries = True
+
+    def _take(self, data: bytes, now: float) -> None:
+        if not self._hurries:
+            super()._take(data, now)
+            return
+        self.happenings.append(Happening(now, "read", data))
+        for _ in range((self._rest + data).count(_DRAWN)):
+            self._send(_ANSWER, now)
+        self._rest = data[-len(_DRAWN) + 1 :]
 
 
 class Scrubbed(NamedTuple):
@@ -82,22 +105,27 @@ def scrub(name: str, size: int) -> Scrubbed:
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "sdtui.bench.scrubbed_app", _JOB.format(size=size), str(writing)]
     try:
-        with Terminal(command, personality=_TERMINALS[name], pass_fds=[writing], decode_at_once=False) as terminal:
+        with QuickTerminal(command, personality=_TERMINALS[name], pass_fds=[writing], decode_at_once=False) as terminal:
             os.close(writing)
             terminal.wait_for(f"{STEPS} / {STEPS}", _TIMEOUT_S)
             time.sleep(_SETTLE_S)  # the curves are drawn, and the first frame is in full quality
+            terminal.hurry()
+            began = time.monotonic()
             keys = _one_by_one(terminal)
             held = _held(terminal)
+            ended = time.monotonic()
             terminal.type(_LEAVE)
             with os.fdopen(reading, "rb", closefd=False) as told:
-                return Scrubbed(keys, held, [Gap(*gap) for gap in json.loads(told.read())])
+                gaps = [Gap(*gap) for at, gap in json.loads(told.read()) if began < at < ended]
+            return Scrubbed(keys, held, gaps)
     finally:
         os.close(reading)
 
 
 def _begin(terminal: Terminal) -> None:
+    before = len(terminal.happenings)
     terminal.type(_HOME)
-    terminal.wait_for(f"0 / {STEPS}", _TIMEOUT_S)
+    _drawn(terminal, before)
     time.sleep(_SETTLE_S)
 
 
@@ -125,12 +153,12 @@ def _one_by_one(terminal: Terminal) -> list[float]:
 
 def _held(terminal: Terminal) -> float:
     _begin(terminal)
-    pressed = 0.0
+    before, pressed = len(terminal.happenings), 0.0
     for _ in range(STEPS):
         pressed = terminal.type(_RIGHT)
         time.sleep(_REPEAT_S)
     time.sleep(_LAST_S)
-    if f"{STEPS} / {STEPS}" not in terminal.text():
+    read = [happening for happening in terminal.happenings[before:] if happening.kind == "read"]
+    if f"{STEPS} / {STEPS}".encode() not in b"".join(happening.data for happening in read):
         raise TimeoutError(f"The last step was not shown {_LAST_S + _REPEAT_S:.1f} s after the last key.")
-    drawn = [at_s for at_s, kind, data in terminal.happenings if kind == "read" and _DRAWN in data]
-    return max(0.0, drawn[-1] - pressed)
+    return max(0.0, max(happening.at_s for happening in read if _DRAWN in happening.data) - pressed)

@@ -124,7 +124,15 @@ def side_title(side: Side, sides: list[Side]) -> str:
     """The job of a picture; where two are compared, also its step, and how that was found."""
     if len(sides) == 1:
         return f"{short_name(side.record.job)} · {safe_text(side.record.params.prompt[:400], limit=200)}"
-    step = f"step {side.step + 1}/{side.record.total}"
+    step = f"{side.step + 1}/{side.record.total}"
     if side is sides[1] and sides[0].record.total != side.record.total:
         step = f"{step}, nearest σ"
     return f"{short_name(side.record.job)} · {step} · {safe_text(side.record.params.prompt[:400], limit=200)}"
+
+
+def compared_words(sides: list[Side]) -> str:
+    """How the steps of two jobs that are compared belong together."""
+    one, other = (side.record.total for side in sides)
+    if one == other:
+        return ""
+    return f"One has {one} steps, the other {other}: beside each step is that of the nearest noise level, σ/α."

@@ -263,7 +263,7 @@ async def test_two_jobs_of_as_many_steps_are_compared_step_by_step() -> None:
         await press(running, "left", "left")
         assert [side.step for side in screen.sides()] == [3, 3]
         text = running.screen_text()
-        assert "0002 · step 4/6 · a red cat" in text and "0001 · step 4/6 · the other" in text
+        assert "0002 · 4/6 · a red cat" in text and "0001 · 4/6 · the other" in text
         assert len(screen.curves._charts[0].curves) == 2
         assert screen.two.region.area and screen.two.picture.region.area
         await press(running, "D")
@@ -278,6 +278,7 @@ async def test_jobs_of_other_lengths_are_compared_at_the_nearest_noise_level_and
         screen = await open_timeline(running)
         await compare(running)
         assert screen.record is not None and screen.other is not None
+        assert notice(screen).startswith("One has 5 steps, the other 20: beside each step is that of the nearest noise level")
         for step, key in ((4, "left"), (3, "left"), (2, "left"), (1, "left")):
             one, other = screen.sides()
             assert one.step == step

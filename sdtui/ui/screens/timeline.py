@@ -23,7 +23,7 @@ from sdtui.ui.screens import SCREENS, timeline_decode, timeline_events, timeline
 from sdtui.ui.screens.base import FeedScreen
 from sdtui.ui.screens.create_jobs import short_name
 from sdtui.ui.timeline_record import Opened, Record, Wish, recorded_words, same_place
-from sdtui.ui.timeline_rows import TABS, Side, charts, fact_rows, side_title
+from sdtui.ui.timeline_rows import TABS, Side, charts, compared_words, fact_rows, side_title
 from sdtui.ui.widgets.curves import Curves
 from sdtui.ui.widgets.header import HeaderLine
 from sdtui.ui.widgets.key_line import KeyLine
@@ -455,6 +455,7 @@ class TimelineScreen(FeedScreen):
             self.show_step()
             self.show_figures()
             self.measure()
+            self.show_notice(compared_words(self.sides()) if other is not None else "")
 
     def leave_comparing(self) -> None:
         """Show the one job alone."""

@@ -18,6 +18,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.color import Color
 from textual.strip import Strip
+from textual.timer import Timer
 from textual.widget import Widget
 
 from sdtui.text import safe_text
@@ -33,6 +34,8 @@ _ROW_LINES: Final = 7
 """Of a curve above another one: its title, some lines, and one between."""
 _LEAST_CELLS, _LEAST_LINES = 12, 3
 _GAP: Final = 3
+_MARK_S: Final = 0.04
+"""While a key is held the marks move no more often: drawing them takes longer than all else that a step changes."""
 _FLOOR: Final = 1e-9
 """Of the greatest value: what is less is nought but for rounding, and would take all of a logarithmic scale."""
 
@@ -97,6 +100,7 @@ class Curves(Widget):
         self._plotted: list[_Plotted] = []
         self._styles = _Styles(Style(), Style(), Style(), (Style(), Style()))
         self._is_drawing = False
+        self._marking: Timer | None = None
 
     # --- what it is told --------------------------------------------------------------------------------------------
 
@@ -109,10 +113,15 @@ class Curves(Widget):
         self._wake()
 
     def point(self, steps: tuple[int, ...]) -> None:
-        """Mark these steps, one for each job; less than 0 is none."""
+        """Mark these steps, one for each job; less than 0 is none. A moment later, so that the picture comes first."""
         if steps != self._steps:
             self._steps = steps
-            self.refresh()
+            if self._marking is None:
+                self._marking = self.set_timer(_MARK_S, self._mark)
+
+    def _mark(self) -> None:
+        self._marking = None
+        self.refresh()
 
     def turn(self, by: int) -> None:
         """Begin with another chart."""
