@@ -69,9 +69,10 @@ async def choose(running: Stage, key: str, *more: str) -> list[str]:
     """Open the list with a key, press others, and return its lines."""
     screen = running.app.screen
     await running.pilot.press(key)
-    await until(lambda: isinstance(running.app.screen, Chooser) or notice(timeline(running)), "the list")
+    await until(lambda: isinstance(running.app.screen, Chooser), "the list")
     chooser = running.app.screen
-    lines = [label for _, label in chooser._choices] if isinstance(chooser, Chooser) else []
+    assert isinstance(chooser, Chooser)
+    lines = [label for _, label in chooser._choices]
     await running.pilot.press(*more)
     if more:
         await until(lambda: running.app.screen is screen, "the list is closed")
