@@ -328,9 +328,10 @@ async def test_a_theme_that_is_chosen_colours_curves_and_marks() -> None:
     write_steps(steps=6)
     async with stage(size=(120, 36)) as running:
         screen = await open_timeline(running)
-        before = screen.curves._styles
+        before, facts = screen.curves._styles, screen.facts._styles
         running.app.theme = next(name for name in running.app.own_themes if name != running.app.theme)
         await until(lambda: screen.curves.is_drawn and screen.curves._styles != before, "drawn anew")
+        await until(lambda: screen.facts._styles != facts, "the facts, too")
 
 
 async def reopened(running: Stage) -> TimelineScreen:
