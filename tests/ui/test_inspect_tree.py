@@ -316,7 +316,7 @@ async def test_numbers_are_compared_on_request(tmp_path: Path, monkeypatch: pyte
         await until(lambda: "W compares numbers" in notice(screen), "the structure")
         screen.tree_lines.go_to(1)
         await running.pilot.press("W")
-        await until(lambda: "1 of" in notice(screen) and "have other numbers" in notice(screen), "the numbers")
+        await until(lambda: "1 of" in notice(screen) and "have other numbers" in notice(screen), "the numbers", within_s=90)
         assert path(screen) == "unet.input_blocks.0.0"
         told = "≠ bias: changed from 0 to a norm of 2, a number at most by 2; 3.12 % of the numbers"
         assert screen.page.text.startswith(told)
