@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -355,6 +356,36 @@ async def test_a_running_job_grows_and_is_followed_only_from_its_last_step() -> 
         await until(lambda: screen.step == 7, "its end")
         await until(lambda: screen.running is None, "it runs no more")
         assert notice(screen) == ""
+
+
+async def test_steps_that_come_faster_than_they_are_read_are_all_followed() -> None:
+    path = write_steps(name(1), steps=1, total=60)
+    client = ScriptedTimeline([])
+    async with stage(client) as running:
+        screen = await open_timeline(running)
+        await running_job(client, running, name(1))
+        for index in range(1, 60):
+            grow(path, [index], 60)
+            client.emit(step(name(1), index, 60))
+            if index % 7 == 0:
+                await asyncio.sleep(0)
+        client.emit(JobFinished(job=name(1), elapsed_s=1.0, images=()), QueueChanged(queued=0, running=None))
+        await until(lambda: screen.step == 59, "the last one")
+        await settled(screen)
+        assert "60 / 60" in running.screen_text()
+
+
+async def test_the_job_that_is_compared_grows_too() -> None:
+    path = write_steps(name(1), steps=2, total=6, age_s=5)
+    write_steps(name(2), steps=6)
+    client = ScriptedTimeline([])
+    async with stage(client, size=(160, 40)) as running:
+        screen = await open_timeline(running)
+        await compare(running)
+        assert [side.step for side in screen.sides()] == [5, 1]
+        grow(path, [2, 3], 6)
+        client.emit(step(name(1), 3, 6))
+        await until(lambda: [side.step for side in screen.sides()] == [5, 3], "it has grown")
 
 
 async def test_a_step_that_is_told_of_before_it_is_written_is_waited_for() -> None:

@@ -205,6 +205,7 @@ class TimelineScreen(FeedScreen):
         record = opened.record
         self.job, self.opened = record.job, opened
         self.step = record.clamp(record.last if step is None else step)
+        self.growth.follow, self.growth.shown = self.step == record.last, timeline_open.shown_of(record)
         self.channel = min(self.channel, record.channels - 1)
         self.decoding.look_again(self)
         self.show_step()
@@ -239,11 +240,6 @@ class TimelineScreen(FeedScreen):
     def runs(self) -> bool:
         """Whether the job is at work."""
         return self.job is not None and self.job == self.running
-
-    @property
-    def follows(self) -> bool:
-        """Whether a step that comes is gone to at once."""
-        return self.record is not None and self.step == self.record.last and (self.runs or self.growth.follow)
 
     # --- what is shown ----------------------------------------------------------------------------------------------
 
@@ -337,7 +333,7 @@ class TimelineScreen(FeedScreen):
         record = self.record
         if record is not None:
             self.step = record.clamp(step)
-            self.growth.follow = False
+            self.growth.follow = self.step == record.last
             self._said = ("", "muted")
             self.show_step()
 

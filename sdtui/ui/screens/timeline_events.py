@@ -71,6 +71,8 @@ def show_event(screen: TimelineScreen, event: Message, *, replayed: bool) -> Non
             _take_running(screen, event.running)
         case JobDeleted():
             _take_deleted(screen, event.job)
+        case StepFinished() if not replayed and screen.other is not None and event.job == screen.other.job:
+            timeline_open.grow_other(screen)
         case _ if not replayed and getattr(event, "job", None) == screen.job:
             _take_job_event(screen, event)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,8 +40,13 @@ class Growth(msgspec.Struct):
     batch_index: int = 0
     steps: int = 0
     """Of that batch so many steps were told of."""
-    follow: bool = False
-    """Whether they are to be gone to: the job may have ended when they can be read."""
+    follow: bool = True
+    """Whether a step that comes is gone to: whether the last one was shown when the user last went anywhere."""
+    shown: tuple[Record, int, int] | None = None
+    """What is shown of the file: its first step, and how many there are."""
+    is_wanted: bool = False
+    """Whether somebody asked to read on since reading on began."""
+    is_reading: bool = False
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -79,6 +85,8 @@ async def _open_newest(screen: TimelineScreen) -> None:
 
 def open_job(screen: TimelineScreen, job: str, *, step: int | None = None) -> None:
     """Show a job."""
+    if job != screen.job:
+        screen.growth.batch_index = screen.growth.steps = 0
     screen.job = job
     _begin(screen, partial(_open, screen, job, step=step))
 
@@ -134,16 +142,19 @@ def _begin(screen: TimelineScreen, work: Callable[[], Coroutine[Any, Any, None]]
 async def _open(
     screen: TimelineScreen, job: str, *, step: int | None = None, number: int | None = None, picture: int = 0
 ) -> None:
+    screen.job = job
     screen.jobs.ask(screen, job)
     at_work = job == screen.running
     try:
         directory = job_directory(tapes_dir(), job)
         opened = await asyncio.to_thread(open_record, directory, (-1 if at_work else 0) if number is None else number, picture)
     except _FAULTS as error:
-        screen.job = job
-        screen.show_nothing(await _why(screen, job, safe_text(str(error), limit=600)))
+        sentence = await _why(screen, job, safe_text(str(error), limit=600))
+        if screen.job == job:
+            screen.show_nothing(sentence)
         return
-    screen.take(opened, step)
+    if screen.job == job:  # no other one is wanted by now
+        screen.take(opened, step)
 
 
 async def _why(screen: TimelineScreen, job: str, error: str) -> str:
@@ -175,22 +186,34 @@ def resumed(screen: TimelineScreen) -> None:
 
 def grow(screen: TimelineScreen, batch_index: int, steps: int) -> None:
     """A step of the shown job was told of."""
-    screen.growth.follow = screen.follows
     screen.growth.batch_index, screen.growth.steps = batch_index, steps
     look_again(screen)
 
 
 def look_again(screen: TimelineScreen) -> None:
     """There may be more in the file, another file, or none any more."""
-    run_beside(screen, partial(_grow, screen), "grow", exclusive=True)
+    screen.growth.is_wanted = True
+    if not screen.growth.is_reading:
+        screen.growth.is_reading = True
+        run_beside(screen, partial(_grow, screen), "grow")
 
 
 async def _grow(screen: TimelineScreen) -> None:
     """Read on until what was told of is there, or did not come for seconds."""
-    for rest_s in (*_TRY_AGAIN_S, None):
-        if not await _read_on(screen) or rest_s is None:
-            return
-        await asyncio.sleep(rest_s)
+    growth = screen.growth
+    rests: Iterator[float] = iter(())
+    try:
+        while True:
+            if growth.is_wanted:
+                growth.is_wanted, rests = False, iter(_TRY_AGAIN_S)
+            more = await _read_on(screen)
+            rest_s = next(rests, None)
+            if not growth.is_wanted and (not more or rest_s is None):
+                return
+            if not growth.is_wanted:
+                await asyncio.sleep(rest_s or 0.0)
+    finally:
+        growth.is_reading = False
 
 
 async def _read_on(screen: TimelineScreen) -> bool:
@@ -198,33 +221,55 @@ async def _read_on(screen: TimelineScreen) -> bool:
     job, opened, growth = screen.job, screen.opened, screen.growth
     if job is None:
         return False
-    if opened is None:
-        if await asyncio.to_thread(_has_steps, job):
+    if opened is None or opened.record.job != job:
+        if opened is None and await asyncio.to_thread(_has_steps, job):
             await _open(screen, job)
-        return screen.opened is None and job == screen.running
-    followed, record = screen.follows, opened.record
+        return (screen.record is None or screen.record.job != job) and job == screen.running
+    record = opened.record
     try:
-        grew = await asyncio.to_thread(record.refresh)
+        await asyncio.to_thread(record.refresh)
     except _FAULTS as error:
         if screen.record is record:
             await _lost(screen, record, safe_text(str(error), limit=600))
         return False
     if screen.record is not record:
         return False
-    if grew:
-        _show_growth(screen, record, followed=followed)
-    if record.facts.batch_index < growth.batch_index and followed:
+    if growth.shown != shown_of(record):
+        _show_growth(screen, record)
+    if record.facts.batch_index < growth.batch_index and growth.follow:
         await _open(screen, job, number=-1)  # the next batch is begun
         return screen.record is record
     return record.facts.batch_index == growth.batch_index and record.count < growth.steps
 
 
-def _show_growth(screen: TimelineScreen, record: Record, *, followed: bool) -> None:
-    if followed:
+def shown_of(record: Record) -> tuple[Record, int, int]:
+    """What can be shown of a file now."""
+    return record, record.first, record.count
+
+
+def _show_growth(screen: TimelineScreen, record: Record) -> None:
+    screen.growth.shown = shown_of(record)
+    if screen.growth.follow:
         screen.step = record.last
     screen.show_step()
     screen.measure()
     screen.refresh_bindings()
+
+
+def grow_other(screen: TimelineScreen) -> None:
+    """A step of the job that is compared was told of."""
+    run_beside(screen, partial(_grow_other, screen), "grow-other")
+
+
+async def _grow_other(screen: TimelineScreen) -> None:
+    other = screen.other
+    if other is None:
+        return
+    with suppress(*_FAULTS):  # its picture says why
+        await asyncio.to_thread(other.refresh)
+    if screen.other is other:
+        screen.show_step()
+        screen.measure()
 
 
 async def _lost(screen: TimelineScreen, record: Record, reason: str) -> None:
