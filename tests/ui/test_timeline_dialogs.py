@@ -407,14 +407,52 @@ async def test_what_is_there_is_only_replaced_when_it_is_said() -> None:
         assert there.read_bytes()[:4] == b"RIFF"
 
 
-async def test_pictures_of_the_vae_that_are_missing_are_told_of() -> None:
-    write_steps(name(1), steps=3)
-    async with stage(Decoder(), size=(120, 40)) as running:
+async def test_full_pictures_that_are_missing_are_made_first_once_all_else_is_right() -> None:
+    write_steps(name(1), steps=6)
+    write_decoded(name(1), 1)
+    client = Decoder()
+    async with stage(client, size=(120, 40)) as running:
+        screen = await open_timeline(running)
+        dialog = await open_export(running, "V")
+        fill(dialog, target="~/a.txt", every="2", fps="5")
+        await running.pilot.press("f5")
+        await until(lambda: "must end in one of" in said(dialog), "what is wrong")
+        assert not client.sent(DecodeStep)
+        fill(dialog, target="~/a.gif")
+        await running.pilot.press("f5")
+        await until(lambda: running.app.screen is screen, "it is written")
+        assert [command.step_index for command in client.sent(DecodeStep)] == [3, 5]
+        with Image.open(Path.home() / "a.gif") as clip:
+            assert clip.n_frames == 3
+
+
+@pytest.mark.parametrize("answer", ["The VAE is gone.", "refused"])
+async def test_an_export_ends_with_the_step_that_cannot_be_decoded(answer: str) -> None:
+    write_steps(name(1), steps=6)
+    client = Decoder()
+    client.answer = answer
+    async with stage(client, size=(120, 40)) as running:
         await open_timeline(running)
         dialog = await open_export(running, "V")
-        fill(dialog, target="~/a.mp4")
+        fill(dialog, target="~/a.gif")
         await running.pilot.press("f5")
-        await until(lambda: "full VAE" in said(dialog) and "Press d" in said(dialog), "it is said")
+        await until(lambda: "Step 1 is not decoded: The" in said(dialog), "it is said")
+        assert len(client.sent(DecodeStep)) == 1
+
+
+async def test_decoding_for_an_export_can_be_cancelled() -> None:
+    write_steps(name(1), steps=6)
+    client = Decoder()
+    client.answer = ""
+    async with stage(client, size=(120, 40)) as running:
+        await open_timeline(running)
+        dialog = await open_export(running, "V")
+        fill(dialog, target="~/a.gif")
+        await running.pilot.press("f5")
+        await until(lambda: "0 / 6 steps decoded" in said(dialog), "the bar")
+        await running.pilot.press("escape")
+        await until(lambda: "Cancelled; nothing is left" in said(dialog), "it is said")
+        assert len(client.sent(DecodeStep)) == 1
 
 
 async def test_an_export_can_be_cancelled_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +476,7 @@ async def test_an_export_can_be_cancelled_and_leaves_nothing(tmp_path: Path, mon
         fill(dialog, target=str(tmp_path / "a.gif"))
         await running.pilot.press("f5")
         await asyncio.wait_for(begun.wait(), 10)
-        await until(lambda: "1 / 6" in said(dialog), "the bar")
+        await until(lambda: "1 / 6 frames" in said(dialog), "the bar")
         await running.pilot.press("escape")
         go.set()
         await until(lambda: "Cancelled; nothing is left" in said(dialog), "it is said")

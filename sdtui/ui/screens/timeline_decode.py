@@ -49,22 +49,31 @@ class Decoding:
     def ask(self, screen: TimelineScreen) -> None:
         """Have the shown steps decoded that are not, and are not being."""
         for side in screen.sides():
-            self._ask(screen, side)
+            if not side.record.is_empty and not (side.record is screen.record and side.step in self.steps):
+                self.request(screen, key_of(side))
         screen.show_step()
 
-    def _ask(self, screen: TimelineScreen, side: Side) -> None:
-        key = key_of(side)
-        is_there = side.record is screen.record and side.step in self.steps
-        if is_there or key in self._since or side.record.is_empty:
+    def request(self, screen: TimelineScreen, key: Key) -> None:
+        """Have one step decoded, if that is not being done."""
+        if key in self._since:
             return
         if screen.feed.last.state != "connected":
             screen.show_notice("There is no server to decode with; F8 tries to reach it.", "error")
+            self._failed[key] = "there is no server"
             return
         self._failed.pop(key, None)
         self._since[key] = time.monotonic()
         screen.send(DecodeStep(job=key.job, batch_index=key.batch_index, picture=key.picture, step_index=key.step))
         if self._ticker is None:
             self._ticker = screen.set_interval(_TICK_S, screen.show_step)
+
+    def waits_for(self, key: Key) -> bool:
+        """Whether the answer is still to come."""
+        return key in self._since
+
+    def failure(self, key: Key) -> str:
+        """Why a step was not decoded when it was asked for last; empty where it was."""
+        return self._failed.get(key, "")
 
     def doing(self, side: Side) -> str:
         """What is to be said of a step in its picture's border; empty where nothing is done for it."""

@@ -23,6 +23,7 @@ from sdtui.settings import output_dir
 from sdtui.text import safe_text
 from sdtui.trajectory import Trajectory
 from sdtui.ui.screens.create_jobs import short_name
+from sdtui.ui.screens.timeline_decode import Key
 from sdtui.ui.timeline_record import Record
 from sdtui.ui.timeline_rows import view_title
 from sdtui.ui.widgets.choice import Choice
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _LONGEST: Final = 1_000
 _YES_NO: Final = (("yes", "yes"), ("no", "no"))
 _BAR_CELLS: Final = 30
+_LOOK_S: Final = 0.05
 
 
 class _Option(NamedTuple):
@@ -202,37 +204,66 @@ class ExportDialog(ModalScreen[None]):
         try:
             wanted, target = self._wanted(), self._text("target")
             self._show_progress(0, 0)
-            path = await asyncio.to_thread(self._export, wanted, target, self._text("overwrite") == "yes")
+            overwrite = self._text("overwrite") == "yes"
+            await self._decode(await asyncio.to_thread(self._missing, wanted, target, overwrite))
+            path = await asyncio.to_thread(self._export, wanted, target, overwrite)
         except ExportError as error:
             self._show_problem(error.field, str(error))
         except ExportCancelled:
             self._say("Cancelled; nothing is left of it.", "warning")
         except (InspectedError, OSError, ValueError, MemoryError) as error:
-            words = safe_text(str(error), limit=400)
-            self._say(f"{words} Press d in the view of the full VAE to decode a step." if self._view == "vae" else words, "error")
+            self._say(safe_text(str(error), limit=400), "error")
         else:
             self._timeline.show_notice(f"Saved {safe_text(str(path), limit=400)}", "success")
             self.dismiss()
         finally:
             self._writes = False
 
+    def _missing(self, wanted: Export, target: str, overwrite: bool) -> list[int]:
+        """The steps that are to be decoded first, once all else is right. In a thread. Raises `ExportError`, `InspectedError`."""
+        from sdtui.timeline.target import Target
+        from sdtui.timeline.views import NotDecoded
+        from sdtui.timeline.wanted import check, missing_decodes
+
+        pictures = output_dir(self._timeline.settings)
+        if target and Path(target).expanduser().parent == pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+        place, trajectory = Target(target, overwrite=overwrite), Trajectory(self._record.path)
+        try:
+            check(trajectory, wanted, latents=place.kind == "safetensors")
+        except NotDecoded:
+            return missing_decodes(trajectory, wanted)
+        return []
+
+    async def _decode(self, missing: list[int]) -> None:
+        """Have the full pictures of these steps made. Raises `ExportError`, `ExportCancelled`."""
+        from sdtui.timeline.export import ExportCancelled, ExportError
+
+        record, decoding = self._record, self._timeline.decoding
+        keys = [Key(record.job, record.facts.batch_index, record.picture_in_batch, step) for step in missing]
+        for done, key in enumerate(keys):  # one after the other: who cancels has not asked for all of them
+            self._show_progress(done, len(keys), "steps decoded")
+            decoding.request(self._timeline, key)
+            while decoding.waits_for(key):
+                await asyncio.sleep(_LOOK_S)
+                if self._cancelled.is_set():
+                    raise ExportCancelled
+            if why := decoding.failure(key):
+                raise ExportError(f"Step {key.step + 1} is not decoded: {why}")
+
     def _export(self, wanted: Export, target: str, overwrite: bool) -> Path:
         """In a thread, with a trajectory of its own."""
         from sdtui.timeline.export import export
 
-        if target:
-            beside = Path(target).expanduser().parent
-            if beside == output_dir(self._timeline.settings):
-                beside.mkdir(parents=True, exist_ok=True)
         told: Any = partial(self.app.call_from_thread, self._show_progress)
         trajectory = Trajectory(self._record.path)
         return export(trajectory, wanted, target, overwrite=overwrite, progress=told, cancelled=self._cancelled.is_set)
 
-    def _show_progress(self, done: int, total: int) -> None:
+    def _show_progress(self, done: int, total: int, what: str = "frames") -> None:
         if self._cancelled.is_set() or not self.is_mounted:
             return
         full, empty = bar(done / total if total else 0.0, _BAR_CELLS)
-        label = f"  {done} / {total}   esc cancels" if total else "  beginning"
+        label = f"  {done} / {total} {what}   esc cancels" if total else "  beginning"
         self.note.update(Content.assemble((full, "$accent"), (empty, "$rule"), (label, "$muted")))
 
     def _show_problem(self, field: str, message: str) -> None:
