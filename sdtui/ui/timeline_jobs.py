@@ -19,6 +19,8 @@ from sdtui.ui.screens.create_jobs import short_name
 _MOST_READ: Final = 100
 """Files that are opened for the prompts of jobs that the server does not know of, or while there is none."""
 _PROMPT_CHARACTERS: Final = 300
+MOST_INDENTED: Final = 6
+"""Branches of branches that are shown as such; deeper ones leave no room for their prompts."""
 _WIDE: Final = 70
 """Cells from which the state's name has room, and not only its mark."""
 _ORIGIN_CELLS: Final = 14
@@ -69,26 +71,24 @@ def family_lines(jobs: Sequence[str], rows: Mapping[str, JobRow], params: Mappin
         branch = rows[job].branch if job in rows else None
         (children.setdefault(branch.job, []) if branch is not None and branch.job in there - {job} else roots).append(job)
     lines: list[JobLine] = []
-
-    def add(job: str, depth: int) -> None:
-        row = rows.get(job)
-        known = row.params if row is not None else params.get(job)
-        lines.append(JobLine(job, depth, known, row.state if row else None, row.branch if row else None))
-        for child in children.pop(job, ()):
-            add(child, depth + 1)
-
-    for job in roots:
-        add(job, 0)
-    while children:  # of jobs that name each other as parents, which no sdtui writes
-        add(next(iter(children)), 0)
+    listed: set[str] = set()
+    stack = [(job, 0) for job in reversed((*roots, *jobs))]  # all jobs again: some may name each other as parents
+    while stack:
+        job, depth = stack.pop()
+        if job not in listed:
+            listed.add(job)
+            row = rows.get(job)
+            known = row.params if row is not None else params.get(job)
+            lines.append(JobLine(job, depth, known, row.state if row else None, row.branch if row else None))
+            stack += [(child, depth + 1) for child in reversed(children.get(job, ()))]
     return lines
 
 
 def line_text(line: JobLine, width: int, deepest: int) -> str:
     """A job as a line of the chooser, in at most so many cells."""
-    tree = f"{'  ' * (line.depth - 1)}└ " if line.depth else ""
+    tree = f"{'  ' * (min(line.depth, MOST_INDENTED) - 1)}└ " if line.depth else ""
     mark = MARKS[line.state] if line.state is not None else "·"
-    name = f"{tree}{mark} {short_name(line.job)}".ljust(2 * deepest + 8)
+    name = f"{tree}{mark} {short_name(line.job)}".ljust(2 * min(deepest, MOST_INDENTED) + 8)
     state = (state_word(line.state) if line.state is not None else "").ljust(11) + " " if width >= _WIDE else ""
     prompt = safe_text(line.params.prompt[:_PROMPT_CHARACTERS]) if line.params is not None else "its steps cannot be read"
     text = f"{name}{state}{_origin(line):<{_ORIGIN_CELLS}}{prompt}"

@@ -274,7 +274,9 @@ def _plot(chart: Chart, wish: _Wish, console: Console) -> _Plotted:
     if not finite:
         return _Plotted(chart, [], "")
     low, high = min(finite), max(finite)
-    ends = [10**low, 10**high] if chart.is_log else [low, high]
+    pairs = [pair for curve, values in zip(chart.curves, scaled, strict=True) for pair in zip(curve.values, values, strict=True)]
+    kept = [value for value, drawn in pairs if value is not None and drawn is not None]
+    ends = min(kept), max(kept)
     span = ends[1] - ends[0]
     range_text = tick_text(ends[0], 0.0) if not span else " – ".join(tick_text(end, span) for end in ends)
     try:
