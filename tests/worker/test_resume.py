@@ -25,6 +25,7 @@ from sdtui.protocol import (
     StepFinished,
 )
 from sdtui.tape import read_tape
+from sdtui.trajectory import Trajectory
 from sdtui.worker import fingerprint as fingerprints
 from sdtui.worker.errors import Cancelled
 from sdtui.worker.models import LoadedModel
@@ -206,28 +207,49 @@ def test_without_the_tape_a_resumed_job_begins_its_batch_anew_but_keeps_its_pict
     assert "worker.tape is off" in desk.of(JobResumed)[0].detail
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_refuses_the_tape_harms_no_job(desk: Desk, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], list[str]]:
+    """Lets files of an ending take three records, and refuses the next one half-way; the writes that were tried."""
     from sdtui import tape as tapes
 
+    def refuse(ending: str, error: int) -> list[str]:
+        real, writes = tapes.write_all, list[str]()
+
+        def write_all(descriptor: int, data: bytes) -> None:
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            writes.extend([path] if path.endswith(ending) else [])
+            if path.endswith(ending) and len(writes) > 3:
+                real(descriptor, data[:50])
+                raise OSError(error, os.strerror(error))
+            real(descriptor, data)
+
+        monkeypatch.setattr(tapes, "write_all", write_all)
+        return writes
+
+    return refuse
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_refuses_the_tape_harms_no_job(desk: Desk, refused: Callable[[str, int], list[str]], error: int) -> None:
     whole = desk.run(desk.submit("whole", scheduler="euler"))
-    real, writes = tapes.write_all, 0
-
-    def write_all(descriptor: int, data: bytes) -> None:
-        nonlocal writes
-        writes += 1
-        if writes > 3:  # the fingerprint and two steps
-            real(descriptor, data[:50])
-            raise OSError(error, os.strerror(error))
-        real(descriptor, data)
-
-    monkeypatch.setattr(tapes, "write_all", write_all)
+    writes = refused(".tape", error)
     assert same(whole, desk.run(desk.submit("cut", scheduler="euler")))
-    assert writes == 4, "it went on writing"
+    assert len(writes) == 4, "it went on writing"
     denoise = next(event for event in desk.of(StageFinished) if event.stage == "denoise")
     assert denoise.detail == f"{STEPS} steps, steps are not recorded: {os.strerror(error)}"
-    monkeypatch.undo()
     assert len(read_tape(desk.directory("cut") / "batch-0000.tape")[1]) == 2, "the tape ends with a whole record"
+
+
+def test_a_disk_that_refuses_the_trajectory_harms_neither_job_nor_tape(
+    desk: Desk, refused: Callable[[str, int], list[str]]
+) -> None:
+    whole = desk.run(desk.submit("whole", scheduler="euler"))
+    writes = refused(".steps", errno.ENOSPC)
+    assert same(whole, desk.run(desk.submit("cut", scheduler="euler")))
+    assert len(writes) == 4, "it went on writing"
+    found = Trajectory(desk.directory("cut") / "batch-0000.steps")
+    assert found.initial is not None and len(found.steps) == 1, "it ends with a whole record"
+    assert len(read_tape(desk.directory("cut") / "batch-0000.tape")[1]) == STEPS
 
 
 def test_a_directory_that_cannot_be_made_harms_no_job(desk: Desk, tmp_path: Path) -> None:
