@@ -216,7 +216,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], list[str]]:
         real, writes = tapes.write_all, list[str]()
 
         def write_all(descriptor: int, data: bytes) -> None:
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
             writes.extend([path] if path.endswith(ending) else [])
             if path.endswith(ending) and len(writes) > 3:
                 real(descriptor, data[:50])
