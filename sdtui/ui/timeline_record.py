@@ -171,7 +171,7 @@ class Record:
 
         with self._lock:
             if step == INITIAL and view not in BEFORE_STEPS:
-                return Seen(self._frame(INITIAL, "latents", 0), "latents", "nothing is predicted before the first step")
+                return Seen(self._frame(INITIAL, "latents", 0), "latents", "nothing is predicted yet")
             try:
                 return Seen(self._frame(step, view, channel), view, "")
             except NotDecoded:

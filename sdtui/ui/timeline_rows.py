@@ -135,4 +135,4 @@ def compared_words(sides: list[Side]) -> str:
     one, other = (side.record.total for side in sides)
     if one == other:
         return ""
-    return f"One has {one} steps, the other {other}: beside each step is that of the nearest noise level, σ/α."
+    return f"{one} and {other} steps: beside each one is that of the nearest noise level."

@@ -168,9 +168,9 @@ async def test_what_a_step_has_not_is_said_and_something_else_is_shown() -> None
     async with stage(size=(160, 40)) as running:
         screen = await open_timeline(running)
         await press(running, "home")
-        assert title(screen.one) == "latents x_t · before the first step · 16×16 · nothing is predicted before the first step"
+        assert title(screen.one) == "latents x_t · before the first step · nothing is predicted yet · 16×16"
         await press(running, "end", "V")
-        assert title(screen.one) == "x0 prediction · 16×16 · not decoded: d decodes it"
+        assert title(screen.one) == "x0 prediction · not decoded: d decodes it · 16×16"
         assert pixel(screen.one) == (grey(5),) * 3
 
 

@@ -280,7 +280,7 @@ async def test_jobs_of_other_lengths_are_compared_at_the_nearest_noise_level_and
         screen = await open_timeline(running)
         await compare(running)
         assert screen.record is not None and screen.other is not None
-        assert notice(screen).startswith("One has 5 steps, the other 20: beside each step is that of the nearest noise level")
+        assert notice(screen) == "5 and 20 steps: beside each one is that of the nearest noise level."
         for step, key in ((4, "left"), (3, "left"), (2, "left"), (1, "left")):
             one, other = screen.sides()
             assert one.step == step

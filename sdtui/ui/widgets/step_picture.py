@@ -169,7 +169,7 @@ class StepPicture(Vertical):
         if wish.step == INITIAL:
             title = f"{title} · before the first step"
         size = f"{seen.frame.width_px}×{seen.frame.height_px}"
-        return " · ".join(part for part in (title, size, self._doing or seen.note) if part)
+        return " · ".join(part for part in (title, self._doing or seen.note, size) if part)
 
     def on_live_picture_failed(self, message: LivePicture.Failed) -> None:
         """The terminal cannot be given the picture."""
