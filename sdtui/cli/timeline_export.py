@@ -140,7 +140,7 @@ def _progress(what: str) -> Iterator[Told]:
 
     console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        yield lambda done, total: None  # noqa: ARG005  (the names are the signature)
+        yield lambda *_: None
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, expand=True, redirect_stdout=False) as bar:

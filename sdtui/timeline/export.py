@@ -38,7 +38,7 @@ def export(
     target: str | Path,
     *,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005  (the names are the signature)
+    progress: Callable[[int, int], None] = lambda *_: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Write what is wanted of the steps that are recorded by now; returns where it lies.

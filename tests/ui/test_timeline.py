@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from textual.widgets import Static
@@ -69,10 +70,10 @@ async def test_the_newest_wish_wins_and_nothing_queues_up_behind_a_held_key(monk
         look, gate = record.look, asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def slow(step: int, *rest: object) -> object:
+        def slow(step: int, *rest: Any) -> object:
             looked.append(step)
             asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
-            return look(step, *rest)  # type: ignore[arg-type]
+            return look(step, *rest)
 
         monkeypatch.setattr(record, "look", slow)
         await running.pilot.press(*["left"] * 30)
@@ -111,7 +112,10 @@ async def test_the_mouse_scrubs() -> None:
     async with stage(size=(120, 36)) as running:
         screen = await open_timeline(running)
         left, cells = screen.scrubber.content_region.x, screen.scrubber._cells
-        at = lambda step: (left + round((step + 1) * (cells - 1) / 11) - screen.scrubber.region.x, 0)  # noqa: E731
+
+        def at(step: int) -> tuple[int, int]:
+            return left + round((step + 1) * (cells - 1) / 11) - screen.scrubber.region.x, 0
+
         await running.pilot.click(screen.scrubber, offset=at(4))
         assert screen.step == 4
         await running.pilot.mouse_down(screen.scrubber, offset=at(2))

@@ -35,8 +35,7 @@ def drawn(chart: Chart, width: int, height: int = 4) -> list[str]:
 @pytest.mark.parametrize("width", [12, 33, 60, 128])
 def test_the_mark_of_a_step_lies_where_its_value_is_drawn(total: int, width: int) -> None:
     for step in {0, 1, total // 3, total - 1} & {*range(total)}:
-        values = [None] * total
-        values[step] = 1.0  # type: ignore[call-overload]
+        values = [1.0 if place == step else None for place in range(total)]
         lines = drawn(Chart("x", (Curve(tuple(values), total),)), width)
         assert {at for line in lines for at, letter in enumerate(line) if letter != " "} == {column_of(step, total, width)}
         assert all(cell_len(line) == width for line in lines)
